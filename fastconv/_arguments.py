@@ -1,0 +1,267 @@
+"""What a single argument may be: arrays, integers, real numbers, flags, words, axes.
+
+Every function takes the operation and the argument's name for its message, and either returns the argument in
+its one canonical form (plain ndarray, int, float, bool, str) or raises TypeError (wrong kind or dtype) or
+ValueError (wrong value). What arguments mean together is `_problem`'s business and each operation's.
+"""
+
+import operator
+import reprlib
+
+import numpy as np
+from numpy import ndarray
+
+INT_MAX = 2**31 - 1  # bound of every size option, so that no product of two of them leaves int64
+INDEX_MAX = 2**63 - 1
+
+
+def show(value):
+    """A short repr for messages, whatever the value."""
+    try:
+        return reprlib.repr(value)
+    except Exception:  # a repr of the user's own that fails must not hide the real error
+        return f"a {type(value).__name__}"
+
+
+# -- arrays ---------------------------------------------------------------------------------------------------
+
+
+def on_device(value):
+    """Whether `value` lives on a GPU, by the one protocol that numba, CuPy and torch share.
+
+    torch raises from the attribute for its host tensors (AttributeError) and for tensors that need a gradient
+    (RuntimeError); the latter do live on a device.
+    """
+    try:
+        return getattr(value, "__cuda_array_interface__", None) is not None
+    except (RuntimeError, TypeError):
+        return True
+
+
+def any_array(op, name, value, scalars=False):
+    """`value` as a plain ndarray that shares its memory (device arrays come back as they are).
+
+    Subclasses without meaning of their own (memmap, matrix, recarray) lose their class, so that indexing is
+    ordinary indexing from here on. NumPy scalars become 0-d arrays where `scalars` allows them.
+    """
+    if type(value) is ndarray:
+        return value
+    if isinstance(value, ndarray):
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(
+                f"{op}: {name} is a masked array and masks are not honoured (fill it: np.asarray({name}.filled(0)))"
+            )
+        return value.view(ndarray)
+    if scalars and isinstance(value, np.generic):
+        return np.asarray(value)
+    if on_device(value):
+        return value
+    raise TypeError(
+        f"{op}: {name} must be a NumPy array, got {type(value).__name__} (convert it with np.asarray({name}))"
+    )
+
+
+def float_array(op, name, value, scalars=False):
+    """`value` as a plain ndarray of float32 or float64, in any byte order."""
+    if type(value) is not ndarray:
+        value = any_array(op, name, value, scalars)
+    if dtype_char(value) not in "fd":
+        raise wrong_dtype(op, name, value, "float32 or float64")
+    return value
+
+
+def integer_array(op, name, value):
+    """`value` as a plain ndarray of some integer dtype; bool is not one."""
+    value = any_array(op, name, value, scalars=True)
+    if np.dtype(dtype_char(value)).kind not in "iu":
+        raise wrong_dtype(op, name, value, "an integer dtype")
+    return value
+
+
+def array_of(op, name, value, dtype, scalars=False):
+    """`value` as a plain ndarray of exactly `dtype` (np.int64, np.bool_), in any byte order."""
+    value = any_array(op, name, value, scalars)
+    if np.dtype(dtype_char(value)) != np.dtype(dtype):
+        raise wrong_dtype(op, name, value, np.dtype(dtype).name)
+    return value
+
+
+def dtype_char(array):
+    """NumPy's one-letter code of the dtype: equal for both byte orders, cheap to compare and to hash."""
+    if isinstance(array, ndarray):
+        return array.dtype.char
+    try:
+        return np.dtype(array.__cuda_array_interface__["typestr"]).char
+    except (RuntimeError, TypeError, KeyError):
+        return "?"
+
+
+def wrong_dtype(op, name, value, accepted):
+    dtype = getattr(value, "dtype", type(value).__name__)
+    return TypeError(
+        f"{op}: {name} has dtype {dtype}, accepted: {accepted} (convert it with {name}.astype(...))"
+    )
+
+
+def same_dtype(op, **arrays):
+    """All arrays (None aside) have one dtype, byte order aside; nothing is promoted."""
+    first = None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if first is None:
+            first, char, whose = array, dtype_char(array), name
+        elif dtype_char(array) != char:
+            raise TypeError(
+                f"{op}: {name} has dtype {array.dtype}, {whose} has {first.dtype}"
+                " (all arrays must share one dtype, float32 or float64; nothing is promoted)"
+            )
+
+
+def shape_is(op, name, array, shape, rule):
+    if array.shape != shape:
+        raise ValueError(f"{op}: {name} has shape {array.shape}, need {shape} ({rule})")
+
+
+def output_array(op, out, shape, dtype, inputs):
+    """`out` as a plain ndarray that may be written: exact shape and dtype, C-contiguous, apart from every input."""
+    plain = any_array(op, "out", out)
+    if plain.dtype != dtype:
+        raise TypeError(f"{op}: out has dtype {plain.dtype}, need {dtype} (the native dtype of the inputs)")
+    if plain.shape != shape:
+        raise ValueError(f"{op}: out has shape {plain.shape}, need {shape} (the shape of the result)")
+    flags = plain.flags
+    if not (flags.c_contiguous and flags.aligned):
+        raise ValueError(f"{op}: out has strides {plain.strides}, need a C-contiguous, aligned array")
+    if not flags.writeable:
+        raise ValueError(f"{op}: out is read-only, need a writable array")
+    for name, array in inputs:
+        if array is not None and overlap(plain, array):
+            raise ValueError(f"{op}: out shares memory with {name} (the result must not overlap an input)")
+    return plain
+
+
+def overlap(a, b):
+    """Whether two arrays share an element; where the exact answer is expensive, whether their bounds meet."""
+    if not isinstance(a, ndarray) or not isinstance(b, ndarray):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=1_000_000)
+    except Exception:  # TooHardError, or overflow inside the exact solver
+        return np.may_share_memory(a, b)
+
+
+# -- integers -------------------------------------------------------------------------------------------------
+
+
+def integer(op, name, value, low, high=INT_MAX):
+    """An int, NumPy integer or anything with ``__index__`` (bool is not one), between low and high."""
+    if type(value) is not int:
+        value = _index(op, name, value, "an int")
+    if not low <= value <= high:
+        bound = f"at least {low}" if value < low else f"at most {high}"
+        raise ValueError(f"{op}: {name}={show(value)}, need {bound}")
+    return value
+
+
+def canonical(op, name, value):
+    """Ints, or (nested) sequences of ints, as int or tuples: hashable, and equal exactly where they mean the same."""
+    if type(value) is int or isinstance(value, str):
+        return value
+    if isinstance(value, (tuple, list)) or (isinstance(value, ndarray) and 0 < value.ndim <= 2):
+        return tuple(
+            tuple(_index(op, name, v, "ints") for v in item)
+            if isinstance(item, (tuple, list)) or (isinstance(item, ndarray) and item.ndim == 1)
+            else _index(op, name, item, "an int or a sequence of ints")
+            for item in value
+        )
+    return _index(op, name, value, "an int or a sequence of ints")
+
+
+def _index(op, name, value, kind):
+    if not isinstance(value, (bool, np.bool_)):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"{op}: {name} must be {kind}, got {show(value)} ({type(value).__name__})")
+
+
+def per_axis(op, name, value, ndim, low, high=INT_MAX):
+    """A canonical option as `ndim` ints: an int or 1-tuple counts for every axis."""
+    if isinstance(value, str) or (isinstance(value, tuple) and any(isinstance(v, tuple) for v in value)):
+        raise TypeError(f"{op}: {name} must be an int or {ndim} ints, got {show(value)}")
+    values = (value,) * ndim if isinstance(value, int) else value * ndim if len(value) == 1 else value
+    if len(values) != ndim:
+        raise ValueError(
+            f"{op}: {name}={show(value)} has {len(values)} values, need 1 or {ndim} (one per spatial axis)"
+        )
+    for v in values:
+        if not low <= v <= high:
+            bound = f"at least {low}" if v < low else f"at most {high}"
+            raise ValueError(f"{op}: {name}={show(value)}, need {bound} on every axis")
+    return values
+
+
+def shape_of(op, name, value):
+    """A shape given by the user (``input_shape``): a tuple of ints >= 0."""
+    value = canonical(op, name, value)
+    if not isinstance(value, tuple) or any(isinstance(v, tuple) for v in value):
+        raise TypeError(f"{op}: {name} must be a sequence of ints, got {show(value)}")
+    if any(v < 0 or v > INDEX_MAX for v in value):
+        raise ValueError(f"{op}: {name}={show(value)}, need sizes between 0 and {INDEX_MAX}")
+    return value
+
+
+def axis_of(op, value, ndim):
+    """An axis in [-ndim, ndim) as a non-negative one; a 0-d array counts as one axis, as in torch."""
+    ndim = max(ndim, 1)
+    axis = value if type(value) is int else _index(op, "axis", value, "an int")
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{op}: axis={show(axis)} is out of range for {ndim} dimension{'s' * (ndim > 1)}")
+    return axis % ndim
+
+
+# -- numbers, flags, words ------------------------------------------------------------------------------------
+
+
+def real(op, name, value, low=None, high=None):
+    """A finite real number as a Python float, between low and high where these are given."""
+    number = value
+    if type(value) is not float:
+        if isinstance(value, (bool, np.bool_, str, bytes, complex, np.complexfloating)) or getattr(
+            value, "ndim", 0
+        ):
+            raise TypeError(f"{op}: {name} must be a real number, got {show(value)} ({type(value).__name__})")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = float("inf")
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{op}: {name} must be a real number, got {show(value)} ({type(value).__name__})"
+            ) from None
+    if not float("-inf") < number < float("inf"):
+        raise ValueError(f"{op}: {name}={show(value)}, need a finite number")
+    if (low is not None and number < low) or (high is not None and number > high):
+        rule = f">= {low}" if high is None else f"<= {high}" if low is None else f"between {low} and {high}"
+        raise ValueError(f"{op}: {name}={show(value)}, need a number {rule}")
+    return number
+
+
+def flag(op, name, value):
+    if type(value) is bool:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise TypeError(f"{op}: {name} must be True or False, got {show(value)} ({type(value).__name__})")
+
+
+def word(op, name, value, words):
+    """One of `words`, which may contain None."""
+    if value is None or isinstance(value, str):
+        if value in words:
+            return None if value is None else str(value)
+        if value is not None:
+            raise ValueError(f"{op}: {name}={show(value)}, need one of {', '.join(map(repr, words))}")
+    raise TypeError(f"{op}: {name} must be one of {', '.join(map(repr, words))}, got {show(value)}")
