@@ -1,0 +1,26 @@
+# distutils: language = c
+"""Compiled entry points and drivers: threads, blocking, scratch, edges.
+
+This one source is compiled once per instruction-set level (setup.py); the innermost loops are C with vector types in native/*.h, one header a family. Each
+family of drivers has its own file under kernels/. Arguments arrive already parsed (fastconv._problem); what is checked again here is only what keeps memory
+safe if another thread changed an array in between.
+"""
+
+cimport cython
+cimport numpy as cnp
+from cython.parallel cimport prange, threadid
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy, memset
+
+cnp.import_array()
+
+ctypedef fused real:
+    float
+    double
+
+ctypedef Py_ssize_t ix
+
+include "kernels/view.pxi"
+include "kernels/runtime.pxi"
+include "kernels/conv.pxi"
+include "kernels/columns.pxi"

@@ -1,0 +1,226 @@
+/* Packing: the only code that knows padding, stride, dilation, byte order and destination strides. One channel at a time.
+ *
+ * stage      source rows of a block -> strip
+ * gather     strip (or source) -> packed panel B[vector][k][VL]
+ * transpose  packed panel -> pixels as the reduction index, for the gradient of the weights
+ * weights    any strides -> packed panel A[panel][k][MR]
+ * scatter    a tile's result -> destination pixels that do not lie together
+ */
+
+/* `count` elements of one source row, from index `start` on, `axis->step` apart; positions outside become what the padding mode says. row == NULL: zeros. */
+static void NAME(stage_row)(REAL *dst, const char *row, const fc_axis *axis, ix start, ix count, ix stride, int swap)
+{
+    if (!row) {
+        memset(dst, 0, (size_t)count * sizeof(REAL));
+        return;
+    }
+    ix step = axis->step;
+    ix low = start >= 0 ? 0 : (-start + step - 1) / step;
+    ix high = start >= axis->size ? 0 : (axis->size - start + step - 1) / step;
+    low = FC_MIN(low, count);
+    high = FC_MAX(FC_MIN(high, count), low);
+    for (ix part = 0; part < 2; part++) {
+        ix i = part ? high : 0, end = part ? count : low;
+        for (; i < end; i++) {
+            ix s = fc_source_index(axis, start + i * step);
+            if (s < 0) dst[i] = 0;
+            else NAME(copy_row)(dst + i, row + s * stride, 1, stride, swap);
+        }
+    }
+    NAME(copy_row)(dst + low, row + (start + low * step) * stride, high - low, step * stride, swap);
+}
+
+/* The strip of one channel for every run of the block. `channel` points at the channel of sample 0. */
+static void NAME(stage)(REAL *strip, const fc_source *s, const char *channel, const fc_axis *axis, const fc_block *b, ix max_rows, ix max_width)
+{
+    const fc_axis *ad = axis, *ah = axis + 1, *aw = axis + 2;
+    ix width = max_width + aw->extra, row_size = aw->pieces * width, plane = (max_rows + ah->extra) * row_size;
+    for (ix r = 0; r < b->runs; r++) {
+        const fc_run *run = &b->run[r];
+        const char *sample = channel + run->n * s->n;
+        for (ix dp = 0; dp < ad->pieces; dp++)
+            for (ix i = 0; i <= ad->extra; i++) {
+                ix d = fc_source_index(ad, (run->od + i) * ad->step + ad->piece_offset[dp]);
+                for (ix hp = 0; hp < ah->pieces; hp++) {
+                    REAL *rows = strip + ((dp * (1 + ad->extra) + i) * ah->pieces + hp) * plane;
+                    for (ix j = 0; j < run->rows + ah->extra; j++) {
+                        ix h = fc_source_index(ah, (run->oh + j) * ah->step + ah->piece_offset[hp]);
+                        const char *row = d < 0 || h < 0 ? NULL : sample + d * s->d + h * s->h;
+                        for (ix wp = 0; wp < aw->pieces; wp++)
+                            NAME(stage_row)(rows + j * row_size + wp * width, row, aw, run->q * aw->step + aw->piece_offset[wp],
+                                            run->width + aw->extra, s->w, s->swap);
+                    }
+                }
+            }
+        strip += ad->pieces * (1 + ad->extra) * ah->pieces * plane;
+    }
+}
+
+/* For taps [first, last) of the channel whose strip this is: k-th vector of stream j at B + j*stream + (k0 + tap - first)*VL. */
+static void NAME(gather)(REAL *restrict B, ix stream, const REAL *restrict strip, const ix *restrict tap_offset, ix taps, const fc_block *b)
+{
+    for (ix j = 0; j < b->vectors; j++, B += stream) {
+        const fc_segment *seg = b->in + b->in_first[j], *end = b->in + b->in_first[j + 1];
+        if (seg->len == VL) {
+            const REAL *p = strip + seg->at;
+            for (ix t = 0; t < taps; t++) *(V *)(B + t * VL) = LOAD(p + tap_offset[t]);
+            continue;
+        }
+#if VBYTES == 64
+        if (end - seg <= 4) { /* a few masked loads, merged in a register; masked-off lanes are not touched in memory */
+            ix n = end - seg;
+            const REAL *p[4];
+            uint32_t mask[4];
+            for (ix i = 0; i < 4; i++) {
+                const fc_segment *u = seg + FC_MIN(i, n - 1);
+                p[i] = strip + (u->at - u->lane);
+                mask[i] = i < n ? ((1u << u->len) - 1) << u->lane : 0;
+            }
+            for (ix t = 0; t < taps; t++) {
+                ix o = tap_offset[t];
+#if REAL_BYTES == 4
+                __m512 v = _mm512_maskz_loadu_ps((__mmask16)mask[0], p[0] + o);
+                v = _mm512_mask_loadu_ps(v, (__mmask16)mask[1], p[1] + o);
+                if (n > 2) v = _mm512_mask_loadu_ps(_mm512_mask_loadu_ps(v, (__mmask16)mask[2], p[2] + o), (__mmask16)mask[3], p[3] + o);
+#else
+                __m512d v = _mm512_maskz_loadu_pd((__mmask8)mask[0], p[0] + o);
+                v = _mm512_mask_loadu_pd(v, (__mmask8)mask[1], p[1] + o);
+                if (n > 2) v = _mm512_mask_loadu_pd(_mm512_mask_loadu_pd(v, (__mmask8)mask[2], p[2] + o), (__mmask8)mask[3], p[3] + o);
+#endif
+                *(V *)(B + t * VL) = (V)v;
+            }
+            continue;
+        }
+#endif
+        ix used = end[-1].lane + end[-1].len;
+        for (ix t = 0; t < taps; t++) {
+            REAL *o = B + t * VL;
+            const REAL *p = strip + tap_offset[t];
+            for (const fc_segment *u = seg; u < end; u++)
+                for (ix l = 0; l < u->len; l++) o[u->lane + l] = p[u->at + l];
+            for (ix l = used; l < VL; l++) o[l] = 0;
+        }
+    }
+}
+
+/* One VL x VL block. */
+INLINE void NAME(transpose_block)(REAL *restrict dst, const REAL *restrict src)
+{
+#if VBYTES == 64 && REAL_BYTES == 4
+    __m512 a[16], b[16];
+    UNROLL for (int i = 0; i < 16; i++) a[i] = _mm512_load_ps(src + 16 * i);
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+        b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        a[4 * i + 0] = _mm512_shuffle_ps(b[4 * i], b[4 * i + 2], 0x44);
+        a[4 * i + 1] = _mm512_shuffle_ps(b[4 * i], b[4 * i + 2], 0xee);
+        a[4 * i + 2] = _mm512_shuffle_ps(b[4 * i + 1], b[4 * i + 3], 0x44);
+        a[4 * i + 3] = _mm512_shuffle_ps(b[4 * i + 1], b[4 * i + 3], 0xee);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        b[i] = _mm512_shuffle_f32x4(a[i], a[4 + i], 0x88);
+        b[4 + i] = _mm512_shuffle_f32x4(a[i], a[4 + i], 0xdd);
+        b[8 + i] = _mm512_shuffle_f32x4(a[8 + i], a[12 + i], 0x88);
+        b[12 + i] = _mm512_shuffle_f32x4(a[8 + i], a[12 + i], 0xdd);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        _mm512_store_ps(dst + 16 * i, _mm512_shuffle_f32x4(b[i], b[8 + i], 0x88));
+        _mm512_store_ps(dst + 16 * (8 + i), _mm512_shuffle_f32x4(b[i], b[8 + i], 0xdd));
+        _mm512_store_ps(dst + 16 * (4 + i), _mm512_shuffle_f32x4(b[4 + i], b[12 + i], 0x88));
+        _mm512_store_ps(dst + 16 * (12 + i), _mm512_shuffle_f32x4(b[4 + i], b[12 + i], 0xdd));
+    }
+#elif VBYTES == 32 && REAL_BYTES == 4
+    __m256 a[8], b[8];
+    UNROLL for (int i = 0; i < 8; i++) a[i] = _mm256_load_ps(src + 8 * i);
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+        b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+    }
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        a[4 * i + 0] = _mm256_shuffle_ps(b[4 * i], b[4 * i + 2], 0x44);
+        a[4 * i + 1] = _mm256_shuffle_ps(b[4 * i], b[4 * i + 2], 0xee);
+        a[4 * i + 2] = _mm256_shuffle_ps(b[4 * i + 1], b[4 * i + 3], 0x44);
+        a[4 * i + 3] = _mm256_shuffle_ps(b[4 * i + 1], b[4 * i + 3], 0xee);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        _mm256_store_ps(dst + 8 * i, _mm256_permute2f128_ps(a[i], a[4 + i], 0x20));
+        _mm256_store_ps(dst + 8 * (4 + i), _mm256_permute2f128_ps(a[i], a[4 + i], 0x31));
+    }
+#else
+    for (ix i = 0; i < VL; i++)
+        for (ix j = 0; j < VL; j++) dst[i * VL + j] = src[j * VL + i];
+#endif
+}
+
+/* Panel [vector][rows][VL pixels] -> [row group of VL][pixel][VL rows]; rows past `rows` become zeros. `in_stream` and `out_stream` are the distances
+ * between vectors of the one and row groups of the other. */
+static void NAME(transpose)(REAL *restrict dst, ix out_stream, const REAL *restrict src, ix in_stream, ix rows, ix vectors)
+{
+    for (ix g = 0; g * VL < rows; g++) {
+        ix n = FC_MIN(VL, rows - g * VL);
+        for (ix j = 0; j < vectors; j++) {
+            const REAL *s = src + j * in_stream + g * VL * VL;
+            REAL *d = dst + g * out_stream + j * VL * VL;
+            if (n == VL) NAME(transpose_block)(d, s);
+            else
+                for (ix p = 0; p < VL; p++)
+                    for (ix r = 0; r < VL; r++) d[p * VL + r] = r < n ? s[r * VL + p] : 0;
+        }
+    }
+}
+
+/* Panel of MR rows, A[k][MR] with k = (channel, tap): element at data + row*row_stride + channel*channel_stride + tap_offset[tap]. */
+static void NAME(pack_weights)(REAL *restrict A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps,
+                               int swap)
+{
+    int plain = !swap && row_stride % (ix)sizeof(REAL) == 0 && (uintptr_t)data % sizeof(REAL) == 0 && channel_stride % (ix)sizeof(REAL) == 0;
+    for (ix c = 0; c < channels; c++)
+        for (ix t = 0; t < taps; t++, A += MR) {
+            const char *p = data + c * channel_stride + tap_offset[t];
+            if (plain && rows == MR && tap_offset[t] % (ix)sizeof(REAL) == 0)
+                UNROLL for (ix i = 0; i < MR; i++) A[i] = *(const REAL *)(p + i * row_stride);
+            else {
+                for (ix i = 0; i < rows; i++) NAME(copy_row)(A + i, p + i * row_stride, 1, 0, swap);
+                for (ix i = rows; i < MR; i++) A[i] = 0;
+            }
+        }
+}
+
+/* Rows of a tile computed into `tile` (row i at tile + i*ld) -> destination: y + i*channel + segment, adding to it if `accumulate`, then bias. */
+static void NAME(scatter)(REAL *y, ix channel, ix yw, const REAL *tile, ix ld, ix rows, const fc_block *b, ix vector, ix nv, int accumulate,
+                          const REAL *bias)
+{
+    for (ix j = 0; j < nv; j++)
+        for (const fc_segment *s = b->out + b->out_first[vector + j]; s < b->out + b->out_first[vector + j + 1]; s++)
+            for (ix i = 0; i < rows; i++) {
+                const REAL *from = tile + i * ld + j * VL + s->lane;
+                REAL *to = y + i * channel + s->at;
+                for (ix l = 0; l < s->len; l++) {
+                    REAL v = from[l];
+                    if (accumulate) v += to[l * yw];
+                    if (bias) v += bias[i];
+                    to[l * yw] = v;
+                }
+            }
+}
+
+/* True if the nv vectors from `vector` on are full and lie one behind the other in the destination; *at is where. */
+INLINE int NAME(lies_together)(const fc_block *b, ix vector, ix nv, ix yw, ix *at)
+{
+    if (yw != 1) return 0;
+    *at = b->out[b->out_first[vector]].at;
+    for (ix j = 0; j < nv; j++) {
+        const fc_segment *s = b->out + b->out_first[vector + j];
+        if (s->len != VL || s->at != *at + j * VL) return 0;
+    }
+    return 1;
+}

@@ -1,0 +1,119 @@
+/* Vector types and the few operations that GCC/Clang vector extensions do not spell.
+ *
+ * Included once per element type: REAL is float or double, NAME(x) appends _f32 or _f64. After it:
+ *   V           VL lanes of REAL, naturally aligned, for registers and packed scratch
+ *   M           the integer vector that comparisons of V yield (all ones = true)
+ *   LOAD/STORE  unaligned, any address that is aligned for REAL
+ *   LOADN       the first n lanes (0 <= n <= VL), zeros elsewhere; touches no memory past them
+ *   STOREN      the first n lanes
+ *   SELECT      mask ? a : b by lane
+ * The width is fixed by the ISA level that the file is compiled for.
+ */
+#ifndef FC_SIMD_COMMON
+#define FC_SIMD_COMMON
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+typedef ptrdiff_t ix;
+
+#if defined(__AVX512F__)
+#define VBYTES 64
+#elif defined(__AVX__)
+#define VBYTES 32
+#else
+#define VBYTES 16
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 64")
+#define FC_PASTE_(a, b) a##b
+#define FC_PASTE(a, b) FC_PASTE_(a, b)
+#define FC_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define FC_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* The register tile, MR rows by NV vectors, so that MR*NV accumulators + NV loads + 1 broadcast fit:
+ * 24+3+1 of 32 registers with AVX-512 or NEON, 12+3+1 of 16 with AVX2, 8+2+1 of 16 (and a product) with SSE2.
+ * MR divides VL, which the transposed packing relies on. */
+#if VBYTES == 64
+#define MR_f32 8
+#define MR_f64 8
+#define NV_f32 3
+#define NV_f64 3
+#elif VBYTES == 32
+#define MR_f32 4
+#define MR_f64 4
+#define NV_f32 3
+#define NV_f64 3
+#elif defined(__aarch64__)
+#define MR_f32 4
+#define MR_f64 2
+#define NV_f32 6
+#define NV_f64 6
+#else
+#define MR_f32 4
+#define MR_f64 2
+#define NV_f32 2
+#define NV_f64 4
+#endif
+#endif
+
+#undef VL
+#undef V
+#undef UV
+#undef M
+#undef LOAD
+#undef STORE
+#undef LOADN
+#undef STOREN
+#undef SELECT
+#undef MR
+#undef NV
+#undef SPLAT
+#undef INT
+
+#define VL ((ix)(VBYTES / sizeof(REAL)))
+#define V NAME(vec)
+#define UV NAME(uvec)
+#define M NAME(ivec)
+#define INT NAME(int_like)
+#define MR FC_PASTE(MR, SUFFIX)
+#define NV FC_PASTE(NV, SUFFIX)
+
+#if REAL_BYTES == 4
+typedef int32_t INT;
+#else
+typedef int64_t INT;
+#endif
+typedef REAL V __attribute__((vector_size(VBYTES)));
+typedef REAL UV __attribute__((vector_size(VBYTES), aligned(REAL_BYTES), may_alias));
+typedef INT M __attribute__((vector_size(VBYTES)));
+
+#define LOAD(p) ((V)(*(const UV *)(p)))
+#define STORE(p, v) (*(UV *)(p) = (v))
+#define SPLAT(s) ((V){0} + (REAL)(s))
+#define LOADN(p, n) NAME(load_first)((p), (n))
+#define STOREN(p, v, n) NAME(store_first)((p), (v), (n))
+#define SELECT(m, a, b) ((V)(((M)(a) & (m)) | ((M)(b) & ~(m))))
+
+#if VBYTES == 64 && REAL_BYTES == 4
+INLINE V NAME(load_first)(const REAL *p, ix n) { return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+INLINE void NAME(store_first)(REAL *p, V v, ix n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
+#elif VBYTES == 64
+INLINE V NAME(load_first)(const REAL *p, ix n) { return (V)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
+INLINE void NAME(store_first)(REAL *p, V v, ix n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v); }
+#else
+INLINE V NAME(load_first)(const REAL *p, ix n)
+{
+    V v = {0};
+    for (ix i = 0; i < n; i++) v[i] = p[i];
+    return v;
+}
+INLINE void NAME(store_first)(REAL *p, V v, ix n)
+{
+    for (ix i = 0; i < n; i++) p[i] = v[i];
+}
+#endif
