@@ -16,7 +16,9 @@ cdef void columns_of_plane(real *cols, const fc_axis *axis, const fc_source *s, 
                     d = fc_source_index(&axis[0], od * axis[0].step + axis[0].offset[td])
                     for oh in range(axis[1].out):
                         h = fc_source_index(&axis[1], oh * axis[1].step + axis[1].offset[th])
-                        row = NULL if d < 0 or h < 0 else plane + d * s.d + h * s.h
+                        row = NULL
+                        if d >= 0 and h >= 0:
+                            row = plane + d * s.d + h * s.h
                         if real is float:
                             stage_row_f32(cols, row, &axis[2], axis[2].offset[tw], ow, s.w, s.swap)
                         else:
@@ -147,3 +149,34 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray bias, cnp.ndarray c, int th
         run_matmul(<float *> cnp.PyArray_DATA(c), rows, inner, columns, a, b, <float *> cnp.PyArray_DATA(bias) if bias is not None else <float *> NULL, threads)
     else:
         run_matmul(<double *> cnp.PyArray_DATA(c), rows, inner, columns, a, b, <double *> cnp.PyArray_DATA(bias) if bias is not None else <double *> NULL, threads)
+
+
+cdef void finish_row(real *y, real bias, ix count, int activation) noexcept nogil:
+    cdef ix i
+    for i in range(count):
+        y[i] += bias
+    if activation:
+        if real is float:
+            activate_f32(y, count, activation)
+        else:
+            activate_f64(y, count, activation)
+
+
+cdef object run_finish(real *y, const real *bias, ix rows, ix count, Shape p, int threads):
+    cdef ix i
+    with nogil:
+        for i in prange(rows, num_threads=threads if rows * count > 32768 else 1, schedule="static"):
+            finish_row(y + i * count, bias[i % p.K] if bias != NULL else <real> 0, count, p.activation)
+
+
+def finish(cnp.ndarray y, cnp.ndarray bias, Shape shape, int threads):
+    """Add a bias to every channel of y (N, K, L) and activate, in place."""
+    check_result(y)
+    if bias is None and not shape.activation:
+        return
+    if cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT:
+        run_finish(<float *> cnp.PyArray_DATA(y), <float *> cnp.PyArray_DATA(bias) if bias is not None else <float *> NULL,
+                   shape.N * shape.K, cnp.PyArray_DIM(y, 2), shape, threads)
+    else:
+        run_finish(<double *> cnp.PyArray_DATA(y), <double *> cnp.PyArray_DATA(bias) if bias is not None else <double *> NULL,
+                   shape.N * shape.K, cnp.PyArray_DIM(y, 2), shape, threads)

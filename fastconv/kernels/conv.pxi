@@ -720,10 +720,8 @@ def conv_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cn
             run_backward_input(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, b, shape.N, shape.size, shape.low, threads)
 
 
-cdef object run_backward_weight(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads):
-    cdef Outer o
-    cdef Tables t = Tables(p)
-    cdef ix one[4 * 3]
+cdef void describe_outer(Outer *o, Tables t, Shape p, fc_source *dy, fc_source *x, ix *one) noexcept:
+    """Fill in a weight gradient; `one` holds the twelve table entries of dy's single tap."""
     cdef int i
     o.source, o.dy = x[0], dy[0]
     o.groups, o.rows, o.channels = p.groups, p.K // p.groups, p.C // p.groups
@@ -735,6 +733,13 @@ cdef object run_backward_weight(real *dweight, Shape p, fc_source *dy, fc_source
         o.unit[i].tap_piece, o.unit[i].tap_delta = &one[6 + i], &one[9 + i]
         one[i] = 0
     set_grid(&o.grid, p.N, p.out, 0, 0, 0, 0)
+
+
+cdef object run_backward_weight(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads):
+    cdef Outer o
+    cdef Tables t = Tables(p)
+    cdef ix one[4 * 3]
+    describe_outer(&o, t, p, dy, x, one)
     with nogil:
         outer(dweight, &o, threads)
 
@@ -749,3 +754,51 @@ def conv_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Sha
         run_backward_weight(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads)
     else:
         run_backward_weight(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads)
+
+
+# ---- what a call would take
+
+cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except? 0:
+    """Scratch of the implicit algorithm for contiguous arrays; the same for every N."""
+    cdef Tables t = Tables(p)
+    cdef fc_source source
+    cdef Weights w
+    cdef Correlation c
+    cdef CorrelationPlan cp
+    cdef Outer o
+    cdef ix one[4 * 3]
+    cdef size_t sums, per_thread, extent = 1
+    cdef ix i
+    memset(&source, 0, sizeof(source))
+    memset(&w, 0, sizeof(w))
+    source.w = sizeof(real)
+    source.h = source.w * p.size[2]
+    source.d = source.h * p.size[1]
+    source.c = source.d * p.size[0]
+    source.n = source.c * p.C
+    if direction == "backward_weight":
+        describe_outer(&o, t, p, &source, &source, one)
+        plan_outer(tag, &o, &sums, &per_thread)
+        return sums * o.parts + threads * per_thread
+    describe_forward(&c, t, p, &source, &w, NULL)
+    if direction == "backward_input":
+        # The phase with the most taps, read through strips: what the largest of the correlations takes.
+        c.rows, c.channels = p.C // p.groups, p.K // p.groups
+        for i in range(3):
+            c.axis[i].taps = ceil_div(p.kernel[i], p.stride[i]) if p.dilation[i] % p.stride[i] else p.kernel[i]
+            c.axis[i].size, c.axis[i].step, c.axis[i].mode = p.out[i], 1, 0
+            c.axis[i].out = ceil_div(p.size[i], p.stride[i])
+            extent *= p.size[i] + 2 * p.low[i]
+        set_grid(&c.grid, p.N, [c.axis[0].out, c.axis[1].out, c.axis[2].out], 0, 0, 0, 1)
+    plan_correlation(tag, &c, &cp)
+    sums = cp.packed + threads * cp.per_thread
+    if direction == "backward_input" and p.mode:
+        sums += p.C * extent * sizeof(real)
+    return sums
+
+
+def conv_scratch(str direction, int itemsize, Shape shape, int threads):
+    """Bytes of scratch of "forward", "backward_input" or "backward_weight" by implicit GEMM."""
+    if itemsize == 4:
+        return scratch_bytes(<float *> NULL, direction, shape, threads)
+    return scratch_bytes(<double *> NULL, direction, shape, threads)

@@ -1,0 +1,164 @@
+"""Convolution: the algorithm tables and what each entry allocates. Arguments are already valid."""
+
+import math
+import time
+from functools import lru_cache
+
+import numpy as np
+
+from .. import _config
+from . import isa
+from .algorithms import TABLES, Algorithm, choose
+
+DIRECTIONS = {"conv": "forward", "conv_backward_input": "backward_input", "conv_backward_weight": "backward_weight"}
+
+
+@lru_cache(maxsize=4096)
+def _shape(kernels, problem):
+    """The problem as the C integers that the kernels read."""
+    return kernels.Shape(problem)
+
+
+def _small(vector, dtype):
+    """A bias: contiguous and native, copied only if it is not."""
+    return None if vector is None else np.ascontiguousarray(vector, dtype)
+
+
+def _run(direction, problem, algorithm, *arrays):
+    """Compute with the chosen algorithm; with FASTCONV_VERBOSE, say so."""
+    chosen = choose(direction, problem, algorithm)
+    kernels = isa.active()
+    if not _config.VERBOSE:
+        return chosen.run(kernels, problem, *arrays)
+    start = time.perf_counter()
+    result = chosen.run(kernels, problem, *arrays)
+    _config.report(problem.name, DIRECTIONS[direction], chosen.name, time.perf_counter() - start, problem.flops)
+    return result
+
+
+def conv_forward(x, weight, bias, problem, algorithm, out):
+    y = np.empty(problem.y_shape, problem.dtype) if out is None else out
+    _run("conv", problem, algorithm, x, weight, bias, y)
+    return y
+
+
+def conv_backward_input(dy, weight, bias, problem, algorithm):
+    dx = np.empty(problem.x_shape, problem.dtype)
+    _run("conv_backward_input", problem, algorithm, dy, weight, bias, dx)
+    return dx
+
+
+def conv_backward_weight(dy, x, problem, algorithm):
+    dweight = np.empty(problem.weight_shape, problem.dtype)
+    _run("conv_backward_weight", problem, algorithm, dy, x, dweight)
+    return dweight
+
+
+def im2col(x, problem):
+    cols = np.empty(problem.columns_shape, problem.dtype)
+    kernels = isa.active()
+    kernels.im2col(x, cols, _shape(kernels, problem), _config.get_num_threads())
+    return cols
+
+
+def col2im(cols, problem):
+    x = np.empty(problem.x_shape, problem.dtype)
+    kernels = isa.active()
+    kernels.col2im(cols, x, _shape(kernels, problem), _config.get_num_threads())
+    return x
+
+
+# -- implicit GEMM: patches are gathered into cache-sized panels straight from x, nothing is materialised --------
+
+
+def _implicit_forward(kernels, problem, x, weight, bias, y):
+    kernels.conv_forward(x, weight, _small(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
+
+
+def _implicit_backward_input(kernels, problem, dy, weight, bias, dx):
+    kernels.conv_backward_input(dy, weight, _small(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
+
+
+def _implicit_backward_weight(kernels, problem, dy, x, dweight):
+    kernels.conv_backward_weight(dy, x, dweight, _shape(kernels, problem), _config.get_num_threads())
+
+
+def _implicit_scratch(direction):
+    def scratch(kernels, problem, threads):
+        return kernels.conv_scratch(direction, problem.dtype.itemsize, _shape(kernels, problem), threads)
+
+    return scratch
+
+
+# -- im2col: the textbook form, the patch matrix of the whole batch written out and multiplied --------------------
+
+
+def _columns(kernels, problem, x):
+    """The patch matrix, (N, groups, C/groups * taps, L)."""
+    cols = np.empty((problem.N, problem.groups, problem.C // problem.groups * problem.taps, math.prod(problem.out)), problem.dtype)
+    kernels.im2col(x, cols, _shape(kernels, problem), _config.get_num_threads())
+    return cols
+
+
+def _grouped(array, problem, channels, positions):
+    """(N, groups, channels/groups, L), whatever the rank: a view where strides allow."""
+    return array.reshape(problem.N, problem.groups, channels // problem.groups, positions)
+
+
+def _weight_matrix(weight, problem):
+    return weight.reshape(problem.groups, problem.K // problem.groups, -1)
+
+
+def _im2col_forward(kernels, problem, x, weight, bias, y):
+    cols, w, rows = _columns(kernels, problem, x), _weight_matrix(weight, problem), _grouped(y, problem, problem.K, math.prod(problem.out))
+    threads = _config.get_num_threads()
+    for n in range(problem.N):
+        for g in range(problem.groups):
+            kernels.matmul(w[g], cols[n, g], None, rows[n, g], threads)
+    kernels.finish(y.reshape(problem.N, problem.K, rows.shape[3]), _small(bias, problem.dtype), _shape(kernels, problem), threads)
+
+
+def _im2col_backward_input(kernels, problem, dy, weight, bias, dx):
+    w, rows = _weight_matrix(weight, problem), _grouped(dy, problem, problem.K, math.prod(problem.out))
+    cols = np.empty((problem.N, problem.groups, w.shape[2], rows.shape[3]), problem.dtype)
+    threads = _config.get_num_threads()
+    for n in range(problem.N):
+        for g in range(problem.groups):
+            kernels.matmul(w[g].T, rows[n, g], None, cols[n, g], threads)
+    kernels.col2im(cols, dx, _shape(kernels, problem), threads)
+    if bias is not None:
+        dx += np.asarray(bias, problem.dtype).reshape(-1, *(1,) * problem.ndim)
+
+
+def _im2col_backward_weight(kernels, problem, dy, x, dweight):
+    cols, rows = _columns(kernels, problem, x), _grouped(dy, problem, problem.K, math.prod(problem.out))
+    w, threads = _weight_matrix(dweight, problem), _config.get_num_threads()
+    part = np.empty(w.shape[1:], problem.dtype)
+    dweight[...] = 0
+    for n in range(problem.N):
+        for g in range(problem.groups):
+            kernels.matmul(rows[n, g], cols[n, g].T, None, part, threads)
+            w[g] += part
+
+
+def _im2col_scratch(kernels, problem, threads):
+    return problem.N * problem.C * problem.taps * math.prod(problem.out) * problem.dtype.itemsize
+
+
+def _anything(problem):
+    return None
+
+
+BLOWUP = "is run only when named: it writes out the whole patch matrix"
+
+
+def _table(direction, implicit, im2col):
+    return (
+        Algorithm("implicit_gemm", _anything, implicit, _implicit_scratch(direction)),
+        Algorithm("im2col", _anything, im2col, _im2col_scratch, automatic=BLOWUP),
+    )
+
+
+TABLES["conv"] = _table("forward", _implicit_forward, _im2col_forward)
+TABLES["conv_backward_input"] = _table("backward_input", _implicit_backward_input, _im2col_backward_input)
+TABLES["conv_backward_weight"] = _table("backward_weight", _implicit_backward_weight, _im2col_backward_weight)
