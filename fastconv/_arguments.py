@@ -5,6 +5,7 @@ its one canonical form (plain ndarray, int, float, bool, str) or raises TypeErro
 ValueError (wrong value). What arguments mean together is `_problem`'s business and each operation's.
 """
 
+import math
 import operator
 import reprlib
 
@@ -13,6 +14,7 @@ from numpy import ndarray
 
 INT_MAX = 2**31 - 1  # bound of every size option, so that no product of two of them leaves int64
 INDEX_MAX = 2**63 - 1
+BYTES_MAX = 2**62  # what no memory holds is refused before arithmetic on its size can overflow
 
 
 def show(value):
@@ -121,6 +123,12 @@ def same_dtype(op, **arrays):
 def shape_is(op, name, array, shape, rule):
     if array.shape != shape:
         raise ValueError(f"{op}: {name} has shape {array.shape}, need {shape} ({rule})")
+
+
+def addressable(op, shape, itemsize):
+    """Refuse a result that no memory holds; zero sizes count as 1, since the other axes are indexed all the same."""
+    if math.prod(max(n, 1) for n in shape) * itemsize > BYTES_MAX:
+        raise ValueError(f"{op}: an array of shape {shape} is larger than any memory")
 
 
 def output_array(op, out, shape, dtype, inputs):

@@ -22,7 +22,6 @@ PADDING_WORDS = ("valid", "full", "same", "same_lower")
 ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")
 
 CACHE = 2048  # problems kept of each kind: more than the layers of any network times its batch sizes
-BYTES_MAX = 2**62  # results that no address space holds are refused before arithmetic on their size overflows
 WINDOWS_KEPT = (
     2**16
 )  # window tables longer than this are made anew for each call instead of kept in the cache
@@ -584,13 +583,17 @@ def _problem(
     activation,
     bias,
 ):
-    """The problem with its leading unit axes, once its results are known to be addressable."""
+    """The problem with its leading unit axes, once its results are known to be addressable.
+
+    A backward call has the problem of its forward call: one problem, one name.
+    """
     for what, channels, plane in (("x", C, size), ("y", K, out)):
-        _addressable(op, (N, channels, *plane), dtype)
+        arguments.addressable(op, (N, channels, *plane), dtype.itemsize)
     low, high = zip(*pads)
     return ConvProblem(
-        op, dtype, ndim, batched, N, C, K, groups, _three(size, 1), _three(kernel, 1), _three(out, 1),
-        _three(stride, 1), _three(dilation, 1), _three(low, 0), _three(high, 0), padding_mode, activation, bias,
+        op.removesuffix("_backward"), dtype, ndim, batched, N, C, K, groups,
+        _three(size, 1), _three(kernel, 1), _three(out, 1), _three(stride, 1), _three(dilation, 1),
+        _three(low, 0), _three(high, 0), padding_mode, activation, bias,
     )  # fmt: skip
 
 
@@ -777,12 +780,13 @@ def _pool(
                 )
             out.append(min(windows, -(-(s + low) // st)))  # the last window starts before the high padding
         out = tuple(out)
-    _addressable(op, (N, C, *size), np.dtype(char))
-    _addressable(op, (N, C, *out), np.dtype(np.int64))
+    arguments.addressable(op, (N, C, *size), 8)
+    arguments.addressable(op, (N, C, *out), 8)
     low, high = zip(*pads)
     return PoolProblem(
-        op, np.dtype(char), ndim, batched, N, C, _three(size, 1), _three(out, 1), _three(kernel, 1), _three(stride, 1),
-        _three(dilation, 1), _three(low, 0), _three(high, 0), False, count_include_pad, divisor_override,
+        op.removesuffix("_backward"), np.dtype(char), ndim, batched, N, C, _three(size, 1), _three(out, 1),
+        _three(kernel, 1), _three(stride, 1), _three(dilation, 1), _three(low, 0), _three(high, 0),
+        False, count_include_pad, divisor_override,
     )  # fmt: skip
 
 
@@ -799,17 +803,18 @@ def _pool_sizes(op, ndim, char, y_shape, x_shape, adaptive):
             " (need the same N and C, and at least 1 on every spatial axis)"
         )
     out = y_shape[-ndim:]
-    _addressable(op, (N, C, *size), np.dtype(char))
-    _addressable(op, (N, C, *out), np.dtype(np.int64))
+    arguments.addressable(op, (N, C, *size), 8)
+    arguments.addressable(op, (N, C, *out), 8)
     for s, o in zip(size, out):
-        _addressable(op, (s, o), np.dtype(np.int8))  # window bounds are o * s / out
+        arguments.addressable(op, (s, o), 1)  # window bounds are o * s / out
     if adaptive:  # no window [floor(i*s/o), ceil((i+1)*s/o)) is longer than this
         kernel = tuple(s // o if s % o == 0 else min(s, s // o + 2) for s, o in zip(size, out))
     else:
         kernel = (0,) * ndim
     return PoolProblem(
-        op, np.dtype(char), ndim, batched, N, C, _three(size, 1), _three(out, 1), _three(kernel, int(adaptive)), (1, 1, 1),
-        (1, 1, 1), (0, 0, 0), (0, 0, 0), adaptive, True, None,
+        op.removesuffix("_backward") if adaptive else op, np.dtype(char), ndim, batched, N, C,
+        _three(size, 1), _three(out, 1), _three(kernel, int(adaptive)), (1, 1, 1), (1, 1, 1),
+        (0, 0, 0), (0, 0, 0), adaptive, True, None,
     )  # fmt: skip
 
 
@@ -839,11 +844,6 @@ def _adaptive_windows(size, out):
 
 def _three(values, unit):
     return (unit,) * (3 - len(values)) + tuple(values)
-
-
-def _addressable(op, shape, dtype):
-    if math.prod(max(n, 1) for n in shape) * dtype.itemsize > BYTES_MAX:
-        raise ValueError(f"{op}: an array of shape {shape} and {dtype} is larger than any memory")
 
 
 def _letters(letters, values):

@@ -1,0 +1,99 @@
+"""Which backend computes a call: chosen by where its arrays live, and by nothing else.
+
+A backend is a module with the functions listed in the README ("how the house is laid out"); `_reference`, `_cpu`
+and the device's share their signatures. Mixed devices end here, as DeviceError.
+"""
+
+import importlib
+import time
+
+from numpy import ndarray
+
+from . import _arguments as arguments
+from . import _config
+from ._errors import DeviceError
+from ._problem import ConvProblem
+
+_host = None  # fastconv._cpu once it was needed: importing fastconv loads no kernels
+
+
+def of(op, *arrays):
+    """The backend module for the arrays of one call (None among them is ignored)."""
+    for array in arrays:
+        if type(array) is not ndarray and array is not None:
+            return _of_mixed(op, arrays)
+    return _host or _load_host()
+
+
+def reference(op, *arrays):
+    """In place of `of` in `fastconv.reference`: the naive backend, for host arrays only."""
+    _host_only(op, arrays)
+    return traced(importlib.import_module("fastconv._reference"))
+
+
+def _of_mixed(op, arrays):
+    on_device = [arguments.on_device(array) for array in arrays if array is not None]
+    if not any(on_device):  # subclasses of ndarray
+        return _host or _load_host()
+    if not all(on_device):
+        raise DeviceError(
+            f"{op}: {sum(on_device)} of {len(on_device)} arrays live on a GPU, the others on the host"
+            " (nothing is copied silently: use fc.cuda.to_device or fc.cuda.to_host)"
+        )
+    return traced(importlib.import_module("fastconv.cuda").backend(op))
+
+
+def _host_only(op, arrays):
+    if any(arguments.on_device(a) for a in arrays if a is not None and not isinstance(a, ndarray)):
+        raise DeviceError(f"{op}: the reference computes on host arrays (copy with fc.cuda.to_host first)")
+
+
+def _load_host():
+    global _host
+    _host = traced(importlib.import_module("fastconv._cpu"))
+    return _host
+
+
+# -- FASTCONV_VERBOSE=1 -----------------------------------------------------------------------------------------
+
+
+def traced(backend):
+    """The backend itself, or with FASTCONV_VERBOSE one that reports a line for every function it runs."""
+    return _Traced(backend) if _config.VERBOSE else backend
+
+
+class _Traced:
+    """Stands in front of a backend module and times its functions. Exists only when the verbose line is on."""
+
+    def __init__(self, backend):
+        self._backend = backend
+
+    def __getattr__(self, name):
+        function = getattr(self._backend, name)
+        if name in ("algorithms", "plan") or not callable(function):
+            return function
+
+        def timed(*args):
+            label, direction, algorithm, flops = self._describe(name, args)
+            start = time.perf_counter()
+            result = function(*args)
+            _config.report(label, direction, algorithm, time.perf_counter() - start, flops)
+            return result
+
+        setattr(self, name, timed)
+        return timed
+
+    def _describe(self, name, args):
+        """(problem, direction, algorithm, flops) of one backend call, from its arguments."""
+        problem = next((a for a in args if hasattr(a, "x_shape")), None)
+        if isinstance(problem, ConvProblem) and name.startswith("conv_"):
+            direction = f"conv{problem.ndim}d{name.removeprefix('conv').removesuffix('_forward')}"
+            wanted = args[[a is problem for a in args].index(True) + 1]  # the argument after the problem
+            algorithm = self._backend.plan(direction, problem, wanted).algorithm
+            return problem.name, direction, algorithm, problem.flops
+        if problem is not None:
+            return problem.name, name, "direct", getattr(problem, "flops", 0)
+        word = args[0] if isinstance(args[0], str) else name
+        array = next(a for a in args if hasattr(a, "shape"))
+        shape = "x".join(map(str, array.shape)) or "0d"
+        return f"{word}:{shape}_f{8 * array.dtype.itemsize}", name, "direct", 0
