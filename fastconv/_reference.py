@@ -483,10 +483,11 @@ def linear(x, weight, bias):
 def linear_backward(dy, x, weight, output_mask):
     """dx = dy weight, dweight = dy^T x, dbias = sum of dy; None where masked out."""
     dtype, dy, x, weight = _native(dy), _wide(dy), _wide(x), _wide(weight)
-    dx = np.einsum("...o,oi->...i", dy, weight) if output_mask[0] else None
-    dweight = np.einsum("...o,...i->oi", dy, x) if output_mask[1] else None
-    dbias = np.einsum("...o->o", dy) if output_mask[2] else None
-    return tuple(None if g is None else _rounded(g, dtype) for g in (dx, dweight, dbias))
+    others = tuple(range(dy.ndim - 1))
+    dx = np.einsum("...o,oi->...i", dy, weight)
+    dweight = np.einsum("...o,...i->...oi", dy, x).sum(axis=others)
+    dbias = dy.sum(axis=others)
+    return tuple(_rounded(g, dtype) if wanted else None for g, wanted in zip((dx, dweight, dbias), output_mask))
 
 
 def _per_channel(values, ndim, default):

@@ -1,0 +1,299 @@
+"""The judges: actual against expected within a bound, exact adjoints, and a whole backend against the reference."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from .._errors import UnsupportedError
+from . import bounds
+from .arrays import poisoned
+from .cases import cases
+from .operations import Convolution, widened
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+# ---- one array --------------------------------------------------------------------------------------------------
+
+
+def worst(actual, expected, bound=0.0):
+    """The largest |actual - expected| / bound: at most 1 is right, inf is wrong without measure.
+
+    Where expected is NaN or infinite, actual must be the same; where the bound is 0, it must be equal.
+    """
+    ratio = _ratios(actual, expected, bound)
+    return float(ratio.max()) if ratio.size else 0.0
+
+
+def _ratios(actual, expected, bound):
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    if actual.shape != expected.shape:
+        return np.array(np.inf)
+    with np.errstate(all="ignore"):
+        error = np.abs(actual - expected)
+        ratio = np.where(error > 0, error / bound, 0.0)
+        ratio = np.where(np.isnan(ratio), np.inf, ratio)
+        same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+        measurable = np.isfinite(expected) & np.isfinite(actual)
+    return np.where(same, 0.0, np.where(measurable, ratio, np.inf))
+
+
+def compare(actual, expected, bound=0.0, what="result"):
+    """Raises AssertionError unless actual is within bound of expected everywhere; returns the worst error / bound.
+
+    actual: the array under test; expected: float64, not rounded; bound: a number or an array, 0 for equality.
+    NaN and infinities must stand exactly where expected has them.
+    """
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape != expected.shape:
+        raise AssertionError(f"{what}: shape {actual.shape}, expected {expected.shape}")
+    ratio = _ratios(actual, expected, bound)
+    wrong = ~(ratio <= 1)
+    if not wrong.any():
+        return float(ratio.max()) if ratio.size else 0.0
+    first = tuple(int(i[0]) for i in np.nonzero(np.atleast_1d(wrong)))[: actual.ndim]
+    limit = float(np.broadcast_to(bound, actual.shape)[first])
+    raise AssertionError(
+        f"{what}: {np.count_nonzero(wrong)} of {actual.size} elements are wrong, the first at {first}: "
+        f"{actual[first]!r}, expected {expected[first]!r}, "
+        + (f"admissible error {limit:.3g}, worst error / bound {ratio.max():.3g}" if limit else "must be equal")
+    )
+
+
+def same_bits(a, b, what="result"):
+    """Raises AssertionError unless two arrays have the same dtype, shape and bits (any NaN equals any NaN)."""
+    a, b = np.asarray(a), np.asarray(b)
+    if a.dtype != b.dtype or a.shape != b.shape:
+        raise AssertionError(f"{what}: {a.dtype} {a.shape} against {b.dtype} {b.shape}")
+    a, b = (np.ascontiguousarray(v).reshape(-1) for v in (a, b))
+    bits = a.view(f"u{a.dtype.itemsize}") == b.view(f"u{b.dtype.itemsize}")
+    if a.dtype.kind == "f":
+        bits |= np.isnan(a) & np.isnan(b)
+    if not bits.all():
+        i = int(np.argmin(bits))
+        raise AssertionError(f"{what}: {np.count_nonzero(~bits)} of {a.size} elements differ in their bits, "
+                             f"the first at flat position {i}: {a[i]!r} against {b[i]!r}")
+
+
+class Guarded:
+    """A poisoned array between poisoned margins: what a kernel writes outside `array` shows in `intact()`."""
+
+    def __init__(self, shape, dtype, margin=64):
+        self._memory = poisoned(int(np.prod(shape)) + 2 * margin, dtype)
+        self._margin = margin
+        self.array = self._memory[margin:-margin].reshape(shape)
+
+    def intact(self):
+        """Whether both margins are as they were."""
+        fresh = poisoned(self._margin, self._memory.dtype).tobytes()
+        return self._memory[: self._margin].tobytes() == fresh == self._memory[-self._margin:].tobytes()
+
+
+# ---- one case ---------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def expectation(case, dtype, kind):
+    """(inputs, expected results, bounds) of a case: computed once for all the backends and ISA levels that follow."""
+    from .. import reference
+
+    inputs = case.inputs(dtype, kind)
+    wide = widened(inputs)
+    expected = case.run(reference, wide)
+    with np.errstate(all="ignore"):
+        limits = case.bounds(wide, expected, dtype, kind)
+    return inputs, {name: expected[name] for name in limits}, limits
+
+
+def _limits(case, dtype, kind, growth):
+    inputs, expected, limits = expectation(case, np.dtype(dtype), kind)
+    if growth != 1.0:
+        with np.errstate(all="ignore"):
+            limits = case.bounds(widened(inputs), expected, dtype, kind, growth=growth)
+    return inputs, expected, limits
+
+
+def check(namespace, case, dtype=np.float32, kind="real", algorithm="auto", growth=1.0):
+    """Runs a case on a namespace of the public functions and compares every result with the reference.
+
+    namespace: fastconv, fastconv.cuda, ...; kind: "exact" (integers, equality), "real" (the bound), "special" (with
+    NaN and infinities). algorithm: a name, which then need not be valid for all directions (at least for one).
+    growth: of the bound, for algorithms that are not direct sums (`bounds.GROWTH`).
+
+    Also: floats come back in dtype, fresh, C-contiguous, inputs are not written, `out=` gives the same bits and
+    nothing outside, and with exact inputs the adjoint identities hold. Returns {"function result": error / bound}.
+    Raises AssertionError.
+    """
+    inputs, expected, limits = _limits(case, dtype, kind, growth)
+    before = {name: None if a is None else a.tobytes() for name, a in inputs.items()}
+    results = case.run(namespace, inputs, algorithm)
+    ratios = {}
+    for name, actual in results.items():
+        what = f"{case.name(dtype)} {kind}: {name}"
+        _check_form(actual, dtype, what)
+        if name in limits:
+            ratios[name] = compare(actual, expected[name], limits[name], what)
+    if not results or (algorithm == "auto" and not limits.keys() <= results.keys()):
+        raise AssertionError(f"{case.name(dtype)} {kind}: results {sorted(results)}, expected {sorted(limits)}")
+    for name, a in inputs.items():
+        if a is not None and a.tobytes() != before[name]:
+            raise AssertionError(f"{case.name(dtype)} {kind}: the input {name} was written to")
+    if isinstance(case, Convolution) and f"{case.op} y" in results:
+        _check_out(namespace, case, inputs, results[f"{case.op} y"], dtype, algorithm)
+    if kind == "exact" and set(results) == set(limits):
+        check_adjoint(case, inputs, results)
+    return ratios
+
+
+def _check_form(actual, dtype, what):
+    if not isinstance(actual, (np.ndarray, np.generic)):
+        raise AssertionError(f"{what}: {type(actual).__name__}, expected a NumPy array")
+    if actual.dtype.kind == "f" and (actual.dtype != dtype or not actual.dtype.isnative):
+        raise AssertionError(f"{what}: dtype {actual.dtype}, expected {np.dtype(dtype)}")
+    if actual.dtype.kind == "i" and actual.dtype != np.int64:
+        raise AssertionError(f"{what}: dtype {actual.dtype}, expected int64")
+    if not actual.flags.c_contiguous:
+        raise AssertionError(f"{what}: not C-contiguous, strides {actual.strides}")
+
+
+def _check_out(namespace, case, inputs, y, dtype, algorithm):
+    what = f"{case.name(dtype)}: out="
+    guarded = Guarded(y.shape, y.dtype)
+    how = {} if algorithm == "auto" else {"algorithm": algorithm}
+    given = getattr(namespace, case.op)(inputs["x"], inputs["weight"], inputs["bias"], **case.options, **how,
+                                        out=guarded.array)
+    if given is not guarded.array:
+        raise AssertionError(f"{what}: returned another array than the one given")
+    same_bits(guarded.array, y, what)
+    if not guarded.intact():
+        raise AssertionError(f"{what}: memory outside the array was written to")
+
+
+def check_adjoint(case, inputs, results):
+    """<forward(x, w), dy> == <x, dx> == <w, dweight>, exactly: the inputs are integers. Raises AssertionError."""
+    numbers = case.pairings(inputs, results)
+    if len(set(numbers)) > 1:
+        raise AssertionError(f"{case.name()}: not adjoint: <y, dy>, <x, dx>, ... are {', '.join(map(str, numbers))}")
+
+
+def measure(namespace, case, dtype=np.float32, kind="real"):
+    """{"function result": worst error / bound} of a case, without raising: inf where a result is missing or wrong."""
+    inputs, expected, limits = _limits(case, dtype, kind, 1.0)
+    results = case.run(namespace, inputs)
+    return {name: worst(results.get(name, np.nan), expected[name], limits[name]) for name in limits}
+
+
+# ---- a whole backend --------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """One line of a report: an operation, how many checks, the worst error / bound, whether all were right."""
+
+    op: str
+    cases: int
+    worst: float
+    ok: bool
+    note: str = ""
+
+
+def check_backend(namespace, dtypes=DTYPES, kinds=("exact", "real"), ops=(), every=1):
+    """Yields a Row per public function: every case against the reference, then the gradients of what is not linear.
+
+    namespace: fastconv, fastconv.cuda or fastconv.reference; ops: only cases that call these functions; every: take
+    one case in so many.
+    """
+    rows, notes = {}, {}
+    order = []
+    for case in cases(*ops)[::every]:
+        order.extend(f for f in case.functions if f not in rows)
+        for function in case.functions:
+            rows.setdefault(function, [])
+        for dtype in dtypes:
+            for kind in kinds:
+                if kind not in case.kinds:
+                    continue
+                try:
+                    for name, ratio in measure(namespace, case, dtype, kind).items():
+                        rows[name.partition(" ")[0]].append(ratio)
+                        if ratio > 1:
+                            notes.setdefault(name.partition(" ")[0], f"{case.name(dtype)} {kind}")
+                except UnsupportedError as refusal:
+                    notes.setdefault(case.op, str(refusal))
+                except Exception as error:      # a report must get to its end, and say what happened
+                    rows[case.op].append(np.inf)
+                    notes.setdefault(case.op, f"{case.name(dtype)} {kind}: {type(error).__name__}: {error}")
+    for function in order:
+        ratios = rows[function]
+        largest = max(ratios, default=0.0)
+        yield Row(function, len(ratios), largest, bool(ratios) and largest <= 1, notes.get(function, ""))
+    for op, f, x, dy in gradients(namespace):
+        if not ops or {op, f"{op}_backward"} & set(ops):
+            yield _gradient_row(op, f, x, dy)
+
+
+def _gradient_row(op, f, x, dy):
+    from .. import check_gradient
+
+    report = check_gradient(f, x, dy)
+    return Row(f"gradient of {op}", x.size, float(report.max_error), bool(report.ok), "central differences")
+
+
+def gradients(fc):
+    """(op, f, x, dy) for `check_gradient`: f(x) -> (y, backward) of everything that is not linear, in float64."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return rng.standard_normal(shape)
+
+    def away_from_kinks(*shape):        # at least 0.1 from 0, where relu and its relatives have no derivative
+        x = draw(*shape)
+        return x + 0.1 * np.sign(x)
+
+    for op, options in (("relu", {}), ("leaky_relu", {"negative_slope": 0.2}), ("elu", {"alpha": 0.7}),
+                        ("sigmoid", {}), ("tanh", {}), ("softmax", {"axis": 1}), ("log_softmax", {"axis": 1})):
+        def activation(x, op=op, options=options):
+            y = getattr(fc, op)(x, **options)
+            return y, lambda dy: getattr(fc, f"{op}_backward")(dy, y, **options)
+
+        yield op, activation, away_from_kinks(3, 5), draw(3, 5)
+
+    classes, weight = rng.integers(0, 4, 3), rng.random(4) + 0.5
+    some = (0.1 + np.arange(12.0) / 12).reshape(3, 4)
+    for op, target, options in (("softmax_cross_entropy", classes, {"weight": weight, "label_smoothing": 0.1}),
+                                ("nll", classes, {"weight": weight}), ("hinge", classes, {}),
+                                ("sigmoid_cross_entropy", some, {"pos_weight": weight}), ("squared_error", some, {})):
+        def loss(x, op=op, target=target, options=options):
+            value, gradient = getattr(fc, op)(x, target, **options)
+            return np.asarray(value), lambda dy: dy * gradient
+
+        yield op, loss, draw(3, 4), np.ones(())
+
+    scale, shift, mean, var = draw(3), draw(3), draw(3), rng.random(3) + 0.5
+    for training in (True, False):
+        def batch_norm(x, training=training):
+            y = fc.batch_norm(x, scale, shift, mean.copy(), var.copy(), training=training)
+            return y, lambda dy: fc.batch_norm_backward(dy, x, scale, mean, var, training=training)[0]
+
+        yield "batch_norm", batch_norm, draw(4, 3, 5), draw(4, 3, 5)
+
+    def response_norm(x):
+        return (fc.local_response_norm(x, 3, 0.5, 0.75, 2.0),
+                lambda dy: fc.local_response_norm_backward(dy, x, 3, 0.5, 0.75, 2.0))
+
+    yield "local_response_norm", response_norm, draw(2, 5, 3), draw(2, 5, 3)
+
+    w = draw(3, 2, 3, 3)
+
+    def convolution(x):
+        y = fc.conv2d(x, w, padding=1, activation="tanh")
+        return y, lambda dy: fc.conv2d_backward(fc.tanh_backward(dy, y), x, w, padding=1)[0]
+
+    yield "conv2d", convolution, draw(1, 2, 4, 5), draw(1, 3, 4, 5)
+
+    def max_pool(x):
+        y, indices = fc.max_pool2d(x, 2, return_indices=True)
+        return y, lambda dy: fc.max_pool2d_backward(dy, indices, x.shape)
+
+    distinct = rng.permutation(48).reshape(1, 2, 4, 6) / 8.0
+    yield "max_pool2d", max_pool, distinct, draw(1, 2, 2, 3)
