@@ -30,7 +30,7 @@ def algorithms(direction):
 
 
 def plan(direction, problem, algorithm="auto"):
-    """The Plan of a call: always "direct", the whole of float64 temporaries counted as no scratch."""
+    """The Plan of a call: always "direct"; the float64 copies that it works on are not counted."""
     _only_direct(direction, algorithm)
     return Plan("direct", {}, getattr(problem, "flops", 0), 0)
 
@@ -38,10 +38,12 @@ def plan(direction, problem, algorithm="auto"):
 def _only_direct(operation, algorithm):
     if algorithm not in ("auto", "direct"):
         raise NotImplementedError(
-            f"{operation}: the naive backend has no algorithm {algorithm!r} (only 'direct')")
+            f"{operation}: the naive backend has no algorithm {algorithm!r} (only 'direct')"
+        )
 
 
 # ---- Reading arguments, rounding results -----------------------------------------------------------------
+
 
 def _wide(array, *shape):
     """The array in float64, in the shape given (its own if none)."""
@@ -62,6 +64,7 @@ def _rounded(value, dtype, *shape):
 
 # ---- Convolution -----------------------------------------------------------------------------------------
 
+
 def _source(position, size, mode):
     """The input index that stands at each position of a padded axis; -1 where there is none (a zero).
 
@@ -74,7 +77,7 @@ def _source(position, size, mode):
         return np.clip(position, 0, size - 1)
     if mode == "circular":
         return position % size
-    period = max(2 * (size - 1), 1)                 # reflect: there and back, the two ends not repeated
+    period = max(2 * (size - 1), 1)  # reflect: there and back, the two ends not repeated
     return np.minimum(position % period, period - position % period) if size > 1 else 0 * position
 
 
@@ -177,6 +180,7 @@ def col2im(cols, problem):
 
 # ---- Pooling ---------------------------------------------------------------------------------------------
 
+
 def _windows(problem):
     """Yields (output, window, valid, counted) for every output (o, p, q).
 
@@ -186,10 +190,16 @@ def _windows(problem):
     axes = [list(zip(*(np.asarray(a).tolist() for a in axis))) for axis in problem.windows]
     for output in np.ndindex(*problem.out):
         taps = [axes[a][output[a]] for a in range(3)]
-        window = tuple(slice(begin, begin + valid * step, step)
-                       for (begin, valid, _), step in zip(taps, problem.dilation))
-        yield (output, window, int(np.prod([valid for _, valid, _ in taps])),
-               int(np.prod([counted for _, _, counted in taps])))
+        window = tuple(
+            slice(begin, begin + valid * step, step)
+            for (begin, valid, _), step in zip(taps, problem.dilation)
+        )
+        yield (
+            output,
+            window,
+            int(np.prod([valid for _, valid, _ in taps])),
+            int(np.prod([counted for _, _, counted in taps])),
+        )
 
 
 def max_pool(x, problem, return_indices):
@@ -204,7 +214,7 @@ def max_pool(x, problem, return_indices):
     for output, window, valid, _ in _windows(problem):
         if valid > 0:
             values = x[(..., *window)].reshape(problem.N, problem.C, valid)
-            first = values.argmax(axis=2)           # NumPy takes the first NaN for the maximum, as we want it
+            first = values.argmax(axis=2)  # NumPy takes the first NaN for the maximum, as we want it
             y[(..., *output)] = np.take_along_axis(values, first[:, :, None], axis=2)[:, :, 0]
             indices[(..., *output)] = positions[window].reshape(valid)[first]
     y = _rounded(y, problem.dtype, *problem.y_shape)
@@ -219,8 +229,10 @@ def max_pool_backward(dy, indices, problem):
     indices = np.array(indices, np.int64).reshape(dy.shape)
     wrong = (indices < -1) | (indices >= plane)
     if wrong.any():
-        raise ValueError(f"{problem.op}: index {indices[wrong][0]} is outside the plane of {plane} elements "
-                         f"(need 0 <= index < {plane}, or -1 for a window wholly in padding)")
+        raise ValueError(
+            f"{problem.op}: index {indices[wrong][0]} is outside the plane of {plane} elements "
+            f"(need 0 <= index < {plane}, or -1 for a window wholly in padding)"
+        )
     dx = np.zeros((problem.N * problem.C, plane))
     row, output = np.nonzero(indices >= 0)
     np.add.at(dx, (row, indices[row, output]), dy[row, output])
@@ -255,6 +267,7 @@ def avg_pool_backward(dy, problem):
 
 
 # ---- Elementwise -----------------------------------------------------------------------------------------
+
 
 def _activate(name, x, parameter):
     """The activations on float64; a comparison with NaN is false, so every branch below lets NaN through."""
@@ -333,7 +346,7 @@ def softmax_backward(dy, y, axis, log):
 def maxout(x, pieces, axis):
     """y[c] = max of x[c * pieces + i] over 0 <= i < pieces; the index is that i, the first of equals."""
     shape = np.shape(x)
-    x = np.asarray(x, _native(x)).reshape(*shape[:axis], shape[axis] // pieces, pieces, *shape[axis + 1:])
+    x = np.asarray(x, _native(x)).reshape(*shape[:axis], shape[axis] // pieces, pieces, *shape[axis + 1 :])
     indices = x.argmax(axis=axis + 1)
     y = np.take_along_axis(x, np.expand_dims(indices, axis + 1), axis + 1).squeeze(axis + 1)
     return _rounded(y, x.dtype), _rounded(indices, np.int64)
@@ -344,13 +357,15 @@ def maxout_backward(dy, indices, pieces, axis):
     indices = np.array(indices, np.int64)
     wrong = (indices < 0) | (indices >= pieces)
     if wrong.any():
-        raise ValueError(f"maxout_backward: index {indices[wrong][0]} is not one of {pieces} pieces "
-                         f"(need 0 <= index < {pieces})")
+        raise ValueError(
+            f"maxout_backward: index {indices[wrong][0]} is not one of {pieces} pieces "
+            f"(need 0 <= index < {pieces})"
+        )
     shape = np.shape(dy)
     piece = np.arange(pieces).reshape(pieces, *[1] * (len(shape) - axis - 1))
     won = np.expand_dims(indices, axis + 1) == piece
     dx = np.where(won, np.expand_dims(np.asarray(dy), axis + 1), 0.0)
-    return _rounded(dx, _native(dy), *shape[:axis], shape[axis] * pieces, *shape[axis + 1:])
+    return _rounded(dx, _native(dy), *shape[:axis], shape[axis] * pieces, *shape[axis + 1 :])
 
 
 def dropout(x, mask, p):
@@ -367,25 +382,28 @@ def dropout_backward(dy, mask, p):
 
 # ---- Losses: (loss, gradient of the summed loss) ---------------------------------------------------------
 
+
 def _reduced(losses, gradient, count, reduction, dtype):
     """Sum, mean (over `count`) or all of the losses, and the gradient that goes with it."""
     if reduction == "none":
         return _rounded(losses, dtype), _rounded(gradient, dtype)
     if reduction == "sum":
         return dtype.type(np.sum(losses)), _rounded(gradient, dtype)
-    mean = np.divide(np.sum(losses), count)         # 0 / 0 is nan, the mean of nothing; its gradient stays 0
+    mean = np.divide(np.sum(losses), count)  # 0 / 0 is nan, the mean of nothing; its gradient stays 0
     return dtype.type(mean), _rounded(np.where(gradient == 0, 0.0, np.divide(gradient, count)), dtype)
 
 
 def _one_hot(operation, target, shape, ignore_index=None):
     """Class indices (N, *d) as a (N, C, *d) array of 0 and 1; an ignored target has no 1."""
-    target = np.array(target)                       # a copy: what is checked is what is used
+    target = np.array(target)  # a copy: what is checked is what is used
     ignored = target == ignore_index if ignore_index is not None else np.zeros(target.shape, bool)
     wrong = ~ignored & ((target < 0) | (target >= shape[1]))
     if wrong.any():
         otherwise = "" if ignore_index is None else f", or ignore_index={ignore_index}"
-        raise ValueError(f"{operation}: target {target[wrong][0]} is not a class "
-                         f"(need 0 <= target < {shape[1]}{otherwise})")
+        raise ValueError(
+            f"{operation}: target {target[wrong][0]} is not a class "
+            f"(need 0 <= target < {shape[1]}{otherwise})"
+        )
     classes = np.arange(shape[1]).reshape(1, -1, *[1] * (len(shape) - 2))
     return (classes == np.expand_dims(np.where(ignored, -1, target.astype(np.int64)), 1)).astype(np.float64)
 
@@ -414,7 +432,7 @@ def softmax_cross_entropy(logits, target, weight, ignore_index, reduction, label
     smooth = label_smoothing / shape[1]
     if np.issubdtype(np.asarray(target).dtype, np.integer):
         hot = _one_hot("softmax_cross_entropy", target, shape, ignore_index)
-        kept = hot.sum(axis=1, keepdims=True)       # 0 where the target is ignored
+        kept = hot.sum(axis=1, keepdims=True)  # 0 where the target is ignored
         count = (weight * hot).sum()
         q = (1 - label_smoothing) * hot + smooth * kept
     else:
@@ -445,7 +463,7 @@ def sigmoid_cross_entropy(logits, target, weight, pos_weight, reduction):
     weight = np.broadcast_to(1.0 if weight is None else _wide(weight), x.shape)
     positive = target if pos_weight is None else _wide(pos_weight) * target
     log_1p = np.log1p(np.exp(-np.abs(x)))
-    yes, no = log_1p + np.maximum(-x, 0), log_1p + np.maximum(x, 0)             # -log s and -log(1 - s)
+    yes, no = log_1p + np.maximum(-x, 0), log_1p + np.maximum(x, 0)  # -log s and -log(1 - s)
     losses = weight * (positive * yes + (1 - target) * no)
     gradient = weight * ((1 - target) * _sigmoid(x) - positive * _sigmoid(-x))
     return _reduced(losses, gradient, x.size, reduction, dtype)
@@ -455,7 +473,7 @@ def sigmoid_cross_entropy(logits, target, weight, pos_weight, reduction):
 def squared_error(prediction, target, reduction):
     """loss = (prediction - target)^2, the mean over all elements."""
     difference = np.asarray(_wide(prediction) - _wide(target))
-    return _reduced(difference ** 2, 2 * difference, difference.size, reduction, _native(prediction))
+    return _reduced(difference**2, 2 * difference, difference.size, reduction, _native(prediction))
 
 
 @np.errstate(all="ignore")
@@ -472,6 +490,7 @@ def hinge(scores, target, margin, reduction):
 
 # ---- Dense and normalisation -----------------------------------------------------------------------------
 
+
 @np.errstate(all="ignore")
 def linear(x, weight, bias):
     """y[..., o] = bias[o] + sum over i of weight[o, i] * x[..., i]."""
@@ -487,7 +506,9 @@ def linear_backward(dy, x, weight, output_mask):
     dx = np.einsum("...o,oi->...i", dy, weight)
     dweight = np.einsum("...o,...i->...oi", dy, x).sum(axis=others)
     dbias = dy.sum(axis=others)
-    return tuple(_rounded(g, dtype) if wanted else None for g, wanted in zip((dx, dweight, dbias), output_mask))
+    return tuple(
+        _rounded(g, dtype) if wanted else None for g, wanted in zip((dx, dweight, dbias), output_mask)
+    )
 
 
 def _per_channel(values, ndim, default):
@@ -568,8 +589,8 @@ def local_response_norm_backward(dy, x, size, alpha, beta, k):
     """
     dtype, dy, x = _native(dy), _wide(dy), _wide(x)
     s = _denominator(x, size, alpha, k)
-    dx = dy * s ** -beta
+    dx = dy * s**-beta
     for c in range(x.shape[1]):
         near = _neighbours(c, x.shape[1], size)
-        dx[:, near] -= 2 * alpha * beta / size * x[:, near] * (dy * x * s ** (-beta - 1))[:, c:c + 1]
+        dx[:, near] -= 2 * alpha * beta / size * x[:, near] * (dy * x * s ** (-beta - 1))[:, c : c + 1]
     return _rounded(dx, dtype)

@@ -1,7 +1,7 @@
 """Testing tools: cases, exact inputs, the bound, adjoint and gradient checks.
 
-Shared by the project's tests, its benchmarks and ``fastconv check``; of use to anyone who adds a backend or an
-algorithm. Needs NumPy only.
+Shared by the project's tests, its benchmarks and ``fastconv check``; of use to anyone who adds a backend or
+an algorithm. Needs NumPy only.
 """
 
 from .arrays import LAYOUTS, exact_inputs, lay_out, poisoned, real_inputs, special_inputs

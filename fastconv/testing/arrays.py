@@ -8,10 +8,10 @@ LAYOUTS = ("contiguous", "channels_last", "negative", "sliced", "fortran", "read
 
 
 def lay_out(array, layout):
-    """The same values in other memory: an array equal to `array` with the strides, flags or byte order named."""
+    """Equal to `array`, its strides, flags or byte order as named."""
     if layout == "contiguous" or array.ndim == 0:
         return array
-    if layout == "channels_last":                       # NHWC seen through a transpose
+    if layout == "channels_last":  # NHWC seen through a transpose
         axis = 1 if array.ndim > 2 else 0
         return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, axis, -1)), -1, axis)
     if layout == "negative":
@@ -39,11 +39,13 @@ def lay_out(array, layout):
 
 
 def poisoned(shape, dtype):
-    """A new array filled with NaN, or with 0xA5 bytes where there is no NaN: what no kernel may leave or use."""
+    """A new array of NaN, or of 0xA5 bytes where there is no NaN: what no kernel may leave or use."""
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
         return np.full(shape, np.nan, dtype)
-    return np.full(math.prod(np.atleast_1d(shape)) * dtype.itemsize, 0xA5, np.uint8).view(dtype).reshape(shape)
+    return (
+        np.full(math.prod(np.atleast_1d(shape)) * dtype.itemsize, 0xA5, np.uint8).view(dtype).reshape(shape)
+    )
 
 
 def exact_inputs(rng, shape):

@@ -26,11 +26,11 @@ from .operations import (
     Transposed,
 )
 
-EDGES = (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65)    # around the register tiles of every ISA level
-LENGTHS = (127, 128, 129, 255, 256, 257, 511, 513)                      # around blocks of the accumulation
+EDGES = (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65)  # around register tiles
+LENGTHS = (127, 128, 129, 255, 256, 257, 511, 513)  # around blocks of the accumulation
 
-# (name, input channels, input size, output channels, kernel, options): kernel, stride and padding are the network's,
-# channels and sizes are scaled down so that the naive loops stay quick.
+# (name, input channels, input size, output channels, kernel, options): kernel, stride and padding are the
+# network's; channels and sizes are scaled down so that the naive loops stay quick.
 LAYERS = (
     ("lenet5-conv1", 1, 32, 6, 5, {}),
     ("lenet5-conv2", 6, 14, 16, 5, {}),
@@ -63,8 +63,8 @@ LAYERS = (
 def pairwise(factors):
     """Rows (dicts factor -> value) such that every two values of different factors meet in one row at least.
 
-    Greedy and deterministic: each row starts from the first pair not yet met and takes, factor by factor, the value
-    that meets most new pairs with those already in the row, the first of equals.
+    Greedy and deterministic: each row starts from the first pair not yet met and takes, factor by factor, the
+    value that meets most new pairs with those already in the row, the first of equals.
     """
     names = list(factors)
     missing = {((a, i), (b, j)) for a, b in itertools.combinations(names, 2)
@@ -99,14 +99,16 @@ def _triple(value, ndim):
 
 def _fitting(ndim, kernel, dilation, base=5):
     """Spatial sizes, different on every axis, that hold the kernel and can be reflected over its reach."""
-    return tuple(base + axis + d * (k - 1) for axis, (k, d) in enumerate(zip(_triple(kernel, ndim), _triple(dilation, ndim))))
+    pairs = zip(_triple(kernel, ndim), _triple(dilation, ndim))
+    return tuple(base + axis + d * (k - 1) for axis, (k, d) in enumerate(pairs))
 
 
 def convolutions():
     """conv1d, conv2d, conv3d."""
     for name, C, size, K, kernel, options in LAYERS:
-        yield Convolution(2, (2, C, size, size), (K, C // options.get("groups", 1), kernel, kernel), label=name, **options)
-    for power in range(4):          # WaveNet: causal, the padding on the past only
+        weight = (K, C // options.get("groups", 1), kernel, kernel)
+        yield Convolution(2, (2, C, size, size), weight, label=name, **options)
+    for power in range(4):  # WaveNet: causal, the padding on the past only
         yield Convolution(1, (2, 8, 40), (16, 8, 2), dilation=2 ** power, padding=((2 ** power, 0),),
                           activation="tanh", label="wavenet")
     yield Convolution(3, (1, 3, 6, 9, 10), (8, 3, 3, 3, 3), padding=1, label="c3d-conv1")
@@ -124,7 +126,9 @@ def convolutions():
         "bias": (True, False),
     }):
         ndim, groups = row["ndim"], row["groups"]
-        C, K, groups = {1: (3, 5, 1), 2: (4, 6, 2), "depthwise": (5, 5, 5), "depthwise, 2 filters": (3, 6, 3)}[groups]
+        C, K, groups = {
+            1: (3, 5, 1), 2: (4, 6, 2), "depthwise": (5, 5, 5), "depthwise, 2 filters": (3, 6, 3),
+        }[groups]
         kernel = _triple(row["kernel"], ndim)
         options = {name: _per_axis(row[name], ndim) for name in ("stride", "padding", "dilation")}
         size = _fitting(ndim, kernel, row["dilation"])
@@ -145,26 +149,29 @@ def convolutions():
     yield Convolution(2, (1, 5, 31, 33), (17, 5, 3, 3), padding=1, label="edge-pixels")
 
     for ndim in (1, 2, 3):
-        one, three, five = (1,) * ndim, (3,) * ndim, (5,) * ndim
+        one, two, three, five, nine = ((size,) * ndim for size in (1, 2, 3, 5, 9))
         yield Convolution(ndim, (2, 4, *one), (3, 4, *one), label="one-pixel")
         yield Convolution(ndim, (2, 4, *one), (3, 4, *three), padding=1, label="one-pixel")
         yield Convolution(ndim, (1, 1, *one), (1, 1, *one), bias=False, label="one-number")
         yield Convolution(ndim, (2, 2, *three), (3, 2, *three), padding=4, label="padding-beyond-kernel")
-        yield Convolution(ndim, (2, 2, *five), (3, 2, *three), padding=((0, 5),) * ndim, stride=2, label="padding-beyond-kernel")
-        yield Convolution(ndim, (2, 2, *(9,) * ndim), (3, 2, *(2,) * ndim), stride=4, label="stride-beyond-kernel")
-        yield Convolution(ndim, (2, 2, *(7,) * ndim), (3, 2, *one), stride=3, padding=1, label="stride-beyond-kernel")
+        high = ((0, 5),) * ndim
+        yield Convolution(ndim, (2, 2, *five), (3, 2, *three), padding=high, stride=2, label="one-side")
+        yield Convolution(ndim, (2, 2, *nine), (3, 2, *two), stride=4, label="stride-beyond-kernel")
+        yield Convolution(ndim, (2, 2, *nine), (3, 2, *one), stride=3, padding=1, label="border-only-padding")
         yield Convolution(ndim, (2, 2, *(8,) * ndim), (3, 2, *three), stride=3, label="end-not-covered")
         yield Convolution(ndim, (0, 2, *five), (3, 2, *three), padding=1, label="no-samples")
         yield Convolution(ndim, (1, 2, *five), (3, 2, *three), padding=1, label="one-sample")
         for mode in ("reflect", "replicate", "circular"):
             pad = 4 if mode != "replicate" else 7
-            yield Convolution(ndim, (2, 2, *five), (3, 2, *three), padding=pad, padding_mode=mode, label="padding-all-of-x")
+            options = {"padding": pad, "padding_mode": mode}
+            yield Convolution(ndim, (2, 2, *five), (3, 2, *three), **options, label="padding-all-of-x")
     for layout in LAYOUTS[1:]:
         yield Convolution(2, (2, 5, 7, 9), (6, 5, 3, 3), padding=1, layout=layout)
         yield Convolution(2, (2, 16, 6, 6), (17, 16, 1, 1), layout=layout)
         yield Convolution(2, (2, 6, 8, 8), (6, 1, 3, 3), stride=2, groups=6, layout=layout)
         yield Convolution(1, (2, 3, 21), (4, 3, 4), stride=2, layout=layout)
-        yield Convolution(3, (1, 2, 4, 5, 6), (3, 2, 2, 3, 2), padding=1, padding_mode="circular", layout=layout)
+        around = {"padding": 1, "padding_mode": "circular"}
+        yield Convolution(3, (1, 2, 4, 5, 6), (3, 2, 2, 3, 2), **around, layout=layout)
 
 
 def transposes():
@@ -267,7 +274,8 @@ def avg_pools():
     yield AvgPool(2, (0, 3, 6, 6), 2, label="no-samples")
     yield AvgPool(2, (2, 3, 1, 1), 1, label="one-pixel")
     for counted in (True, False):
-        yield AvgPool(2, (2, 3, 3, 3), 2, stride=1, padding=3, count_include_pad=counted, label="padding-beyond-kernel")
+        options = {"stride": 1, "padding": 3, "count_include_pad": counted}
+        yield AvgPool(2, (2, 3, 3, 3), 2, **options, label="padding-beyond-kernel")
     for layout in LAYOUTS[1:]:
         yield AvgPool(2, (2, 3, 7, 9), 3, stride=2, padding=1, layout=layout)
     for ndim, size, output in _adaptive():
@@ -282,7 +290,7 @@ def _adaptive():
     yield 2, (8, 8), 4
     yield 2, (7, 9), (1, 1)
     yield 2, (6, 5), (None, 3)
-    yield 2, (3, 4), (5, 7)         # more outputs than inputs: windows overlap
+    yield 2, (3, 4), (5, 7)  # more outputs than inputs: windows overlap
     yield 3, (4, 5, 6), (2, 3, 4)
 
 
@@ -299,14 +307,18 @@ def elementwise():
         for op in ("relu", "sigmoid", "tanh"):
             yield Activation(op, (2, 3, 4, 9), layout=layout)
     for op in ("softmax", "log_softmax"):
-        for shape, axis in (((), 0), ((1,), 0), ((5,), -1), ((4, 10), -1), ((4, 10), 0), ((2, 5, 3), 1), ((3, 1000), 1),
-                            ((0, 4), 1), ((4, 0), 1), ((2, 17, 3, 5), 1), ((33, 3), -1), ((2, 3, 64), 2)):
+        for shape, axis in (
+            ((), 0), ((1,), 0), ((5,), -1), ((4, 10), -1), ((4, 10), 0), ((2, 5, 3), 1), ((3, 1000), 1),
+            ((0, 4), 1), ((4, 0), 1), ((2, 17, 3, 5), 1), ((33, 3), -1), ((2, 3, 64), 2),
+        ):
             yield Softmax(op, shape, axis)
         for layout in LAYOUTS[1:]:
             yield Softmax(op, (3, 7, 4), 1, layout=layout)
             yield Softmax(op, (6, 9), -1, layout=layout)
-    for shape, pieces, axis in (((2, 6), 2, 1), ((2, 6, 5), 3, 1), ((3, 8, 4, 4), 4, 1), ((6, 5), 6, 0), ((4, 7, 6), 2, 2),
-                                ((2, 5), 1, 1), ((0, 4), 2, 1)):
+    for shape, pieces, axis in (
+        ((2, 6), 2, 1), ((2, 6, 5), 3, 1), ((3, 8, 4, 4), 4, 1), ((6, 5), 6, 0), ((4, 7, 6), 2, 2),
+        ((2, 5), 1, 1), ((0, 4), 2, 1),
+    ):
         yield Maxout(shape, pieces, axis)
     for layout in LAYOUTS[1:]:
         yield Maxout((2, 6, 5), 3, layout=layout)
@@ -349,7 +361,8 @@ def losses():
         for shape in ((4, 5), (7,), (0, 3), (2, 3, 9)):
             yield Loss("squared_error", shape, target="reals", reduction=reduction)
             for weighted in (False, True):
-                yield Loss("sigmoid_cross_entropy", shape, target="reals", weighted=weighted, reduction=reduction)
+                options = {"weighted": weighted, "reduction": reduction}
+                yield Loss("sigmoid_cross_entropy", shape, target="reals", **options)
         for shape in ((4, 5), (1, 2), (0, 3), (6, 1000)):
             yield Loss("hinge", shape, reduction=reduction)
         yield Loss("hinge", (5, 6), reduction=reduction, margin=0.25, target_dtype=np.uint8)
@@ -384,7 +397,10 @@ def norms():
         yield BatchNorm((8, 3, 10), training, momentum=0.5, eps=1e-3)
         for layout in LAYOUTS[1:]:
             yield BatchNorm((4, 3, 5, 6), training, layout=layout)
-    for shape, size in (((2, 5, 3, 3), 5), ((2, 7, 4), 1), ((2, 6, 4, 4), 2), ((1, 3, 5), 9), ((2, 16, 4, 4), 3), ((0, 4, 3), 3)):
+    for shape, size in (
+        ((2, 5, 3, 3), 5), ((2, 7, 4), 1), ((2, 6, 4, 4), 2), ((1, 3, 5), 9), ((2, 16, 4, 4), 3),
+        ((0, 4, 3), 3),
+    ):
         yield LocalResponseNorm(shape, size)
         yield LocalResponseNorm(shape, size, alpha=0.5, beta=0.5, k=2.0)
     for layout in LAYOUTS[1:]:
@@ -395,7 +411,7 @@ GROUPS = (convolutions, transposes, columns, max_pools, avg_pools, elementwise, 
 
 
 def cases(*ops):
-    """All cases, or those that call one of the functions named; duplicates (by name) removed, in a fixed order."""
+    """All cases, or those that call one of the functions named; in a fixed order, no name twice."""
     found = {}
     for group in GROUPS:
         for case in group():

@@ -1,4 +1,4 @@
-"""The judges: actual against expected within a bound, exact adjoints, and a whole backend against the reference."""
+"""The judges: actual against expected within a bound, exact adjoints, a backend against the reference."""
 
 import functools
 from typing import NamedTuple
@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from .._errors import UnsupportedError
-from . import bounds
 from .arrays import poisoned
 from .cases import cases
 from .operations import Convolution, widened
@@ -14,7 +13,7 @@ from .operations import Convolution, widened
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-# ---- one array --------------------------------------------------------------------------------------------------
+# ---- one array ------------------------------------------------------------------------------------------
 
 
 def worst(actual, expected, bound=0.0):
@@ -40,7 +39,7 @@ def _ratios(actual, expected, bound):
 
 
 def compare(actual, expected, bound=0.0, what="result"):
-    """Raises AssertionError unless actual is within bound of expected everywhere; returns the worst error / bound.
+    """Raises AssertionError unless actual is within bound of expected; returns the worst error / bound.
 
     actual: the array under test; expected: float64, not rounded; bound: a number or an array, 0 for equality.
     NaN and infinities must stand exactly where expected has them.
@@ -57,12 +56,16 @@ def compare(actual, expected, bound=0.0, what="result"):
     raise AssertionError(
         f"{what}: {np.count_nonzero(wrong)} of {actual.size} elements are wrong, the first at {first}: "
         f"{actual[first]!r}, expected {expected[first]!r}, "
-        + (f"admissible error {limit:.3g}, worst error / bound {ratio.max():.3g}" if limit else "must be equal")
+        + (
+            f"admissible error {limit:.3g}, worst error / bound {ratio.max():.3g}"
+            if limit
+            else "must be equal"
+        )
     )
 
 
 def same_bits(a, b, what="result"):
-    """Raises AssertionError unless two arrays have the same dtype, shape and bits (any NaN equals any NaN)."""
+    """Raises AssertionError unless two arrays have one dtype, shape and bits (any NaN equals any NaN)."""
     a, b = np.asarray(a), np.asarray(b)
     if a.dtype != b.dtype or a.shape != b.shape:
         raise AssertionError(f"{what}: {a.dtype} {a.shape} against {b.dtype} {b.shape}")
@@ -72,8 +75,10 @@ def same_bits(a, b, what="result"):
         bits |= np.isnan(a) & np.isnan(b)
     if not bits.all():
         i = int(np.argmin(bits))
-        raise AssertionError(f"{what}: {np.count_nonzero(~bits)} of {a.size} elements differ in their bits, "
-                             f"the first at flat position {i}: {a[i]!r} against {b[i]!r}")
+        raise AssertionError(
+            f"{what}: {np.count_nonzero(~bits)} of {a.size} elements differ in their bits, "
+            f"the first at flat position {i}: {a[i]!r} against {b[i]!r}"
+        )
 
 
 class Guarded:
@@ -87,15 +92,15 @@ class Guarded:
     def intact(self):
         """Whether both margins are as they were."""
         fresh = poisoned(self._margin, self._memory.dtype).tobytes()
-        return self._memory[: self._margin].tobytes() == fresh == self._memory[-self._margin:].tobytes()
+        return self._memory[: self._margin].tobytes() == fresh == self._memory[-self._margin :].tobytes()
 
 
-# ---- one case ---------------------------------------------------------------------------------------------------
+# ---- one case -------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=64)
 def expectation(case, dtype, kind):
-    """(inputs, expected results, bounds) of a case: computed once for all the backends and ISA levels that follow."""
+    """(inputs, expected results, bounds) of a case: computed once for all that follow."""
     from .. import reference
 
     inputs = case.inputs(dtype, kind)
@@ -117,13 +122,13 @@ def _limits(case, dtype, kind, growth):
 def check(namespace, case, dtype=np.float32, kind="real", algorithm="auto", growth=1.0):
     """Runs a case on a namespace of the public functions and compares every result with the reference.
 
-    namespace: fastconv, fastconv.cuda, ...; kind: "exact" (integers, equality), "real" (the bound), "special" (with
-    NaN and infinities). algorithm: a name, which then need not be valid for all directions (at least for one).
-    growth: of the bound, for algorithms that are not direct sums (`bounds.GROWTH`).
+    namespace: fastconv, fastconv.cuda, ...; kind: "exact" (integers, equality), "real" (the bound),
+    "special" (with NaN and infinities). algorithm: a name, which then need not be valid for all directions
+    (at least for one). growth: of the bound, for algorithms that are not direct sums (`bounds.GROWTH`).
 
-    Also: floats come back in dtype, fresh, C-contiguous, inputs are not written, `out=` gives the same bits and
-    nothing outside, and with exact inputs the adjoint identities hold. Returns {"function result": error / bound}.
-    Raises AssertionError.
+    Also: floats come back in dtype, fresh, C-contiguous, inputs are not written, `out=` gives the same bits
+    and nothing outside, and with exact inputs the adjoint identities hold. Returns {"function result":
+    error / bound}. Raises AssertionError.
     """
     inputs, expected, limits = _limits(case, dtype, kind, growth)
     before = {name: None if a is None else a.tobytes() for name, a in inputs.items()}
@@ -135,7 +140,9 @@ def check(namespace, case, dtype=np.float32, kind="real", algorithm="auto", grow
         if name in limits:
             ratios[name] = compare(actual, expected[name], limits[name], what)
     if not results or (algorithm == "auto" and not limits.keys() <= results.keys()):
-        raise AssertionError(f"{case.name(dtype)} {kind}: results {sorted(results)}, expected {sorted(limits)}")
+        raise AssertionError(
+            f"{case.name(dtype)} {kind}: results {sorted(results)}, expected {sorted(limits)}"
+        )
     for name, a in inputs.items():
         if a is not None and a.tobytes() != before[name]:
             raise AssertionError(f"{case.name(dtype)} {kind}: the input {name} was written to")
@@ -161,8 +168,9 @@ def _check_out(namespace, case, inputs, y, dtype, algorithm):
     what = f"{case.name(dtype)}: out="
     guarded = Guarded(y.shape, y.dtype)
     how = {} if algorithm == "auto" else {"algorithm": algorithm}
-    given = getattr(namespace, case.op)(inputs["x"], inputs["weight"], inputs["bias"], **case.options, **how,
-                                        out=guarded.array)
+    given = getattr(namespace, case.op)(
+        inputs["x"], inputs["weight"], inputs["bias"], **case.options, **how, out=guarded.array
+    )
     if given is not guarded.array:
         raise AssertionError(f"{what}: returned another array than the one given")
     same_bits(guarded.array, y, what)
@@ -171,24 +179,26 @@ def _check_out(namespace, case, inputs, y, dtype, algorithm):
 
 
 def check_adjoint(case, inputs, results):
-    """<forward(x, w), dy> == <x, dx> == <w, dweight>, exactly: the inputs are integers. Raises AssertionError."""
+    """<forward(x, w), dy> == <x, dx> == <w, dweight>, exactly (integers). Raises AssertionError."""
     numbers = case.pairings(inputs, results)
     if len(set(numbers)) > 1:
-        raise AssertionError(f"{case.name()}: not adjoint: <y, dy>, <x, dx>, ... are {', '.join(map(str, numbers))}")
+        raise AssertionError(
+            f"{case.name()}: not adjoint: <y, dy>, <x, dx>, ... are {', '.join(map(str, numbers))}"
+        )
 
 
 def measure(namespace, case, dtype=np.float32, kind="real"):
-    """{"function result": worst error / bound} of a case, without raising: inf where a result is missing or wrong."""
+    """{"function result": worst error / bound} of a case, without raising: inf for a wrong shape."""
     inputs, expected, limits = _limits(case, dtype, kind, 1.0)
     results = case.run(namespace, inputs)
     return {name: worst(results.get(name, np.nan), expected[name], limits[name]) for name in limits}
 
 
-# ---- a whole backend --------------------------------------------------------------------------------------------
+# ---- a whole backend ------------------------------------------------------------------------------------
 
 
 class Row(NamedTuple):
-    """One line of a report: an operation, how many checks, the worst error / bound, whether all were right."""
+    """One line of a report: an operation, how many checks, the worst error / bound, whether all are right."""
 
     op: str
     cases: int
@@ -198,10 +208,10 @@ class Row(NamedTuple):
 
 
 def check_backend(namespace, dtypes=DTYPES, kinds=("exact", "real"), ops=(), every=1):
-    """Yields a Row per public function: every case against the reference, then the gradients of what is not linear.
+    """Yields a Row per public function, every case against the reference, then Rows of gradient checks.
 
-    namespace: fastconv, fastconv.cuda or fastconv.reference; ops: only cases that call these functions; every: take
-    one case in so many.
+    namespace: fastconv, fastconv.cuda or fastconv.reference; ops: only cases that call these functions;
+    every: take one case in so many.
     """
     rows, notes = {}, {}
     order = []
@@ -220,7 +230,7 @@ def check_backend(namespace, dtypes=DTYPES, kinds=("exact", "real"), ops=(), eve
                             notes.setdefault(name.partition(" ")[0], f"{case.name(dtype)} {kind}")
                 except UnsupportedError as refusal:
                     notes.setdefault(case.op, str(refusal))
-                except Exception as error:      # a report must get to its end, and say what happened
+                except Exception as error:  # a report must get to its end, and say what happened
                     rows[case.op].append(np.inf)
                     notes.setdefault(case.op, f"{case.name(dtype)} {kind}: {type(error).__name__}: {error}")
     for function in order:
@@ -236,22 +246,30 @@ def _gradient_row(op, f, x, dy):
     from .. import check_gradient
 
     report = check_gradient(f, x, dy)
-    return Row(f"gradient of {op}", x.size, float(report.max_error), bool(report.ok), "central differences")
+    return Row(f"gradient of {op}", report.checked, report.max_error / report.threshold, report.ok)
 
 
 def gradients(fc):
-    """(op, f, x, dy) for `check_gradient`: f(x) -> (y, backward) of everything that is not linear, in float64."""
+    """(op, f, x, dy) for `check_gradient`: f(x) -> (y, backward) of what is not linear, in float64."""
     rng = np.random.default_rng(0)
 
     def draw(*shape):
         return rng.standard_normal(shape)
 
-    def away_from_kinks(*shape):        # at least 0.1 from 0, where relu and its relatives have no derivative
+    def away_from_kinks(*shape):  # at least 0.1 from 0, where relu and its relatives have no derivative
         x = draw(*shape)
         return x + 0.1 * np.sign(x)
 
-    for op, options in (("relu", {}), ("leaky_relu", {"negative_slope": 0.2}), ("elu", {"alpha": 0.7}),
-                        ("sigmoid", {}), ("tanh", {}), ("softmax", {"axis": 1}), ("log_softmax", {"axis": 1})):
+    for op, options in (
+        ("relu", {}),
+        ("leaky_relu", {"negative_slope": 0.2}),
+        ("elu", {"alpha": 0.7}),
+        ("sigmoid", {}),
+        ("tanh", {}),
+        ("softmax", {"axis": 1}),
+        ("log_softmax", {"axis": 1}),
+    ):
+
         def activation(x, op=op, options=options):
             y = getattr(fc, op)(x, **options)
             return y, lambda dy: getattr(fc, f"{op}_backward")(dy, y, **options)
@@ -260,9 +278,14 @@ def gradients(fc):
 
     classes, weight = rng.integers(0, 4, 3), rng.random(4) + 0.5
     some = (0.1 + np.arange(12.0) / 12).reshape(3, 4)
-    for op, target, options in (("softmax_cross_entropy", classes, {"weight": weight, "label_smoothing": 0.1}),
-                                ("nll", classes, {"weight": weight}), ("hinge", classes, {}),
-                                ("sigmoid_cross_entropy", some, {"pos_weight": weight}), ("squared_error", some, {})):
+    for op, target, options in (
+        ("softmax_cross_entropy", classes, {"weight": weight, "label_smoothing": 0.1}),
+        ("nll", classes, {"weight": weight}),
+        ("hinge", classes, {}),
+        ("sigmoid_cross_entropy", some, {"pos_weight": weight}),
+        ("squared_error", some, {}),
+    ):
+
         def loss(x, op=op, target=target, options=options):
             value, gradient = getattr(fc, op)(x, target, **options)
             return np.asarray(value), lambda dy: dy * gradient
@@ -271,6 +294,7 @@ def gradients(fc):
 
     scale, shift, mean, var = draw(3), draw(3), draw(3), rng.random(3) + 0.5
     for training in (True, False):
+
         def batch_norm(x, training=training):
             y = fc.batch_norm(x, scale, shift, mean.copy(), var.copy(), training=training)
             return y, lambda dy: fc.batch_norm_backward(dy, x, scale, mean, var, training=training)[0]
@@ -278,8 +302,10 @@ def gradients(fc):
         yield "batch_norm", batch_norm, draw(4, 3, 5), draw(4, 3, 5)
 
     def response_norm(x):
-        return (fc.local_response_norm(x, 3, 0.5, 0.75, 2.0),
-                lambda dy: fc.local_response_norm_backward(dy, x, 3, 0.5, 0.75, 2.0))
+        return (
+            fc.local_response_norm(x, 3, 0.5, 0.75, 2.0),
+            lambda dy: fc.local_response_norm_backward(dy, x, 3, 0.5, 0.75, 2.0),
+        )
 
     yield "local_response_norm", response_norm, draw(2, 5, 3), draw(2, 5, 3)
 

@@ -1,8 +1,8 @@
 """What a case is, a class for every family of operations.
 
-A case is one call of an operation and of its backward pass. It knows how to draw its inputs, how to run itself on a
-namespace of the public functions, how far each result may be off, and, where backward is the adjoint of a linear
-forward, which sums must agree exactly. The list of cases is next door.
+A case is one call of an operation and of its backward pass. It knows how to draw its inputs, how to run
+itself on a namespace of the public functions, how far each result may be off, and, where backward is the
+adjoint of a linear forward, which sums must agree exactly. The list of cases is next door.
 """
 
 import itertools
@@ -20,8 +20,8 @@ from .arrays import DRAW, exact_inputs, lay_out, real_inputs, special_inputs
 class Case:
     """One call: operation, shapes, options, layout of the inputs; `label` says where it comes from.
 
-    functions   the public functions that `run` calls.
-    kinds       the kinds of inputs that make sense: "exact" (small integers), "real", "special" (with NaN and inf).
+    functions   the public functions that `run` calls. kinds       the kinds of inputs that make sense:
+    "exact" (small integers), "real", "special" (with NaN and inf).
     """
 
     kinds = ("exact", "real")
@@ -38,7 +38,7 @@ class Case:
         raise NotImplementedError
 
     def draw(self, rng, dtype, make):
-        """The arrays of the call, by name; `make(rng, shape)` draws what may be integers, reals or special."""
+        """The arrays of the call, by name; `make(rng, shape)` draws what may be integers, reals, special."""
         raise NotImplementedError
 
     def run(self, fc, inputs, algorithm="auto"):
@@ -55,7 +55,11 @@ class Case:
 
     def name(self, dtype=np.float32):
         """One line: test id, row of a report."""
-        parts = [self.describe(np.dtype(dtype)), "" if self.layout == "contiguous" else self.layout, self.label]
+        parts = [
+            self.describe(np.dtype(dtype)),
+            "" if self.layout == "contiguous" else self.layout,
+            self.label,
+        ]
         return "_".join(part for part in parts if part)
 
     def __repr__(self):
@@ -65,19 +69,25 @@ class Case:
         """The arrays in the case's layout, their floats in dtype; the same on every call."""
         seed = zlib.crc32(f"{self.describe(np.dtype(np.float64))} {kind}".encode())
         arrays = self.draw(np.random.default_rng(seed), np.dtype(dtype), DRAW[kind])
-        return {name: None if a is None else lay_out(a.astype(dtype) if a.dtype.kind == "f" else a, self.layout)
-                for name, a in arrays.items()}
+        return {
+            name: None if a is None else lay_out(a.astype(dtype) if a.dtype.kind == "f" else a, self.layout)
+            for name, a in arrays.items()
+        }
 
 
 def widened(inputs):
     """Plain float64 copies of the floats in a case's inputs."""
-    return {name: np.array(a, np.float64, order="C") if a is not None and a.dtype.kind == "f" else a
-            for name, a in inputs.items()}
+    return {
+        name: np.array(a, np.float64, order="C") if a is not None and a.dtype.kind == "f" else a
+        for name, a in inputs.items()
+    }
 
 
 def _dot(a, b):
     """<a, b> as a Python integer: exact for integer-valued arrays."""
-    return int(np.vdot(np.asarray(a, np.float64).astype(np.int64), np.asarray(b, np.float64).astype(np.int64)))
+    return int(
+        np.vdot(np.asarray(a, np.float64).astype(np.int64), np.asarray(b, np.float64).astype(np.int64))
+    )
 
 
 def _hidden(shape, dtype):
@@ -87,6 +97,7 @@ def _hidden(shape, dtype):
 
 def _reference():
     from .. import reference
+
     return reference
 
 
@@ -95,7 +106,7 @@ def _magnitudes(inputs, *names):
     return [np.nan_to_num(np.abs(inputs[name]), nan=0.0, posinf=0.0) for name in names]
 
 
-# ---- convolution ------------------------------------------------------------------------------------------------
+# ---- convolution ----------------------------------------------------------------------------------------
 
 
 class Convolution(Case):
@@ -110,17 +121,26 @@ class Convolution(Case):
 
     def problem(self, dtype):
         bias = _hidden(self.weight[0], dtype) if self.bias else None
-        return ConvProblem.of(_hidden(self.x, dtype), _hidden(self.weight, dtype), bias, **self.options,
-                              ndim=self.ndim, op=self.op)
+        return ConvProblem.of(
+            _hidden(self.x, dtype),
+            _hidden(self.weight, dtype),
+            bias,
+            **self.options,
+            ndim=self.ndim,
+            op=self.op,
+        )
 
     def describe(self, dtype):
         return self.problem(dtype).name
 
     def draw(self, rng, dtype, make):
         plain = exact_inputs if make is exact_inputs else real_inputs
-        return {"x": make(rng, self.x), "weight": plain(rng, self.weight),      # what a weight that is not finite
-                "bias": plain(rng, self.weight[0]) if self.bias else None,      # does at a border is not specified
-                "dy": make(rng, self.problem(dtype).y_shape)}
+        return {
+            "x": make(rng, self.x),
+            "weight": plain(rng, self.weight),  # what a weight that is not finite
+            "bias": plain(rng, self.weight[0]) if self.bias else None,  # does at a border is not specified
+            "dy": make(rng, self.problem(dtype).y_shape),
+        }
 
     def run(self, fc, inputs, algorithm="auto"):
         x, weight, bias, dy = inputs["x"], inputs["weight"], inputs["bias"], inputs["dy"]
@@ -161,9 +181,13 @@ class Convolution(Case):
             dx = bounds.bound(dx, p.K // p.groups * p.taps, dtype, growth=growth)
             dweight = bounds.bound(dweight, pixels, dtype, growth=growth)
             dbias = bounds.bound(dbias, pixels, dtype)
-        errors = {f"{self.op} y": y_error, f"{self.op}_backward dx": dx,
-                  f"{self.op}_backward dweight": dweight, f"{self.op}_backward dbias": dbias}
-        if kind == "special":       # promised only at the granularity of a (k, c) slice: not compared elementwise
+        errors = {
+            f"{self.op} y": y_error,
+            f"{self.op}_backward dx": dx,
+            f"{self.op}_backward dweight": dweight,
+            f"{self.op}_backward dbias": dbias,
+        }
+        if kind == "special":  # promised only at the granularity of a (k, c) slice: not compared elementwise
             del errors[f"{self.op}_backward dweight"]
         return errors
 
@@ -173,9 +197,11 @@ class Convolution(Case):
         constant = 0
         if self.bias:
             constant = _dot(inputs["bias"], results[f"{self.op}_backward dbias"])
-        return (_dot(results[f"{self.op} y"], inputs["dy"]) - constant,
-                _dot(inputs["x"], results[f"{self.op}_backward dx"]),
-                _dot(inputs["weight"], results[f"{self.op}_backward dweight"]))
+        return (
+            _dot(results[f"{self.op} y"], inputs["dy"]) - constant,
+            _dot(inputs["x"], results[f"{self.op}_backward dx"]),
+            _dot(inputs["weight"], results[f"{self.op}_backward dweight"]),
+        )
 
 
 class Transposed(Case):
@@ -189,23 +215,36 @@ class Transposed(Case):
 
     def problem(self, dtype):
         bias = _hidden(self.channels, dtype) if self.bias else None
-        return ConvProblem.of_transpose(_hidden(self.x, dtype), _hidden(self.weight, dtype), bias, **self.options,
-                                        ndim=self.ndim, op=self.op)
+        return ConvProblem.of_transpose(
+            _hidden(self.x, dtype),
+            _hidden(self.weight, dtype),
+            bias,
+            **self.options,
+            ndim=self.ndim,
+            op=self.op,
+        )
 
     def describe(self, dtype):
         return self.problem(dtype).name
 
     def draw(self, rng, dtype, make):
-        return {"x": make(rng, self.x), "weight": make(rng, self.weight),
-                "bias": make(rng, self.channels) if self.bias else None,
-                "dy": make(rng, self.problem(dtype).x_shape)}
+        return {
+            "x": make(rng, self.x),
+            "weight": make(rng, self.weight),
+            "bias": make(rng, self.channels) if self.bias else None,
+            "dy": make(rng, self.problem(dtype).x_shape),
+        }
 
     def run(self, fc, inputs, algorithm="auto"):
         x, weight, bias, dy = inputs["x"], inputs["weight"], inputs["bias"], inputs["dy"]
         y = getattr(fc, self.op)(x, weight, bias, **self.options)
         dx, dweight, dbias = getattr(fc, f"{self.op}_backward")(dy, x, weight, **self.backward_options)
-        return {f"{self.op} y": y, f"{self.op}_backward dx": dx,
-                f"{self.op}_backward dweight": dweight, f"{self.op}_backward dbias": dbias}
+        return {
+            f"{self.op} y": y,
+            f"{self.op}_backward dx": dx,
+            f"{self.op}_backward dweight": dweight,
+            f"{self.op}_backward dbias": dbias,
+        }
 
     def bounds(self, inputs, results, dtype, kind):
         if kind == "exact":
@@ -214,7 +253,9 @@ class Transposed(Case):
         p, magnitude = self.problem(np.float64), self.run(_reference(), absolute)
         pixels = p.N * math.prod(p.out)
         lengths = (p.K // p.groups * p.taps + 1, p.C // p.groups * p.taps, pixels, p.N * math.prod(p.size))
-        return {name: bounds.bound(magnitude[name], length, dtype) for name, length in zip(magnitude, lengths)}
+        return {
+            name: bounds.bound(magnitude[name], length, dtype) for name, length in zip(magnitude, lengths)
+        }
 
     pairings = Convolution.pairings
 
@@ -238,20 +279,24 @@ class Columns(Case):
         return {"x": make(rng, self.x), "cols": make(rng, self.problem(dtype).columns_shape)}
 
     def run(self, fc, inputs, algorithm="auto"):
-        return {"im2col cols": fc.im2col(inputs["x"], self.kernel_size, **self.options),
-                "col2im x": fc.col2im(inputs["cols"], self.x[2:], self.kernel_size, **self.options)}
+        return {
+            "im2col cols": fc.im2col(inputs["x"], self.kernel_size, **self.options),
+            "col2im x": fc.col2im(inputs["cols"], self.x[2:], self.kernel_size, **self.options),
+        }
 
     def bounds(self, inputs, results, dtype, kind):
         if kind == "exact":
             return dict.fromkeys(results, 0.0)
-        overlapping = _reference().col2im(np.abs(inputs["cols"]), self.x[2:], self.kernel_size, **self.options)
+        overlapping = _reference().col2im(
+            np.abs(inputs["cols"]), self.x[2:], self.kernel_size, **self.options
+        )
         return {"im2col cols": 0.0, "col2im x": bounds.bound(overlapping, self.problem(dtype).taps, dtype)}
 
     def pairings(self, inputs, results):
         return (_dot(results["im2col cols"], inputs["cols"]), _dot(inputs["x"], results["col2im x"]))
 
 
-# ---- pooling ----------------------------------------------------------------------------------------------------
+# ---- pooling --------------------------------------------------------------------------------------------
 
 
 class MaxPool(Case):
@@ -264,7 +309,9 @@ class MaxPool(Case):
         self.ndim, self.x, self.arguments = ndim, x, (kernel_size,)
 
     def problem(self, dtype):
-        return PoolProblem.of(_hidden(self.x, dtype), *self.arguments, **self.options, ndim=self.ndim, op=self.op)
+        return PoolProblem.of(
+            _hidden(self.x, dtype), *self.arguments, **self.options, ndim=self.ndim, op=self.op
+        )
 
     def describe(self, dtype):
         return self.problem(dtype).name
@@ -278,14 +325,19 @@ class MaxPool(Case):
         alone = forward(inputs["x"], *self.arguments, **self.options)
         y, indices = forward(inputs["x"], *self.arguments, **self.options, return_indices=True)
         dx = backward(inputs["dy"], indices, self.x)
-        return {f"{self.op} y": y, f"{self.op} indices": indices, f"{self.op} y alone": alone,
-                f"{self.functions[1]} dx": dx}
+        return {
+            f"{self.op} y": y,
+            f"{self.op} indices": indices,
+            f"{self.op} y alone": alone,
+            f"{self.functions[1]} dx": dx,
+        }
 
     def bounds(self, inputs, results, dtype, kind):
         errors = dict.fromkeys(results, 0.0)
-        if kind == "real":          # several windows may choose the same input, and their dy are summed
-            _, indices = getattr(_reference(), self.op)(inputs["x"], *self.arguments, **self.options,
-                                                        return_indices=True)
+        if kind == "real":  # several windows may choose the same input, and their dy are summed
+            _, indices = getattr(_reference(), self.op)(
+                inputs["x"], *self.arguments, **self.options, return_indices=True
+            )
             dx = getattr(_reference(), self.functions[1])(np.abs(inputs["dy"]), indices, self.x)
             taps = math.prod(self.problem(dtype).kernel)
             errors[f"{self.functions[1]} dx"] = bounds.bound(dx, taps, dtype)
@@ -293,7 +345,7 @@ class MaxPool(Case):
 
     def pairings(self, inputs, results):
         y = results[f"{self.op} y"]
-        inside = np.where(np.isfinite(y), y, 0)         # -inf: the window was all padding
+        inside = np.where(np.isfinite(y), y, 0)  # -inf: the window was all padding
         return (_dot(inside, inputs["dy"]), _dot(inputs["x"], results[f"{self.functions[1]} dx"]))
 
 
@@ -316,7 +368,9 @@ class AvgPool(Case):
         self.ndim, self.x, self.arguments = ndim, x, (kernel_size,)
 
     def problem(self, dtype):
-        return PoolProblem.of(_hidden(self.x, dtype), *self.arguments, **self.options, ndim=self.ndim, op=self.op)
+        return PoolProblem.of(
+            _hidden(self.x, dtype), *self.arguments, **self.options, ndim=self.ndim, op=self.op
+        )
 
     def describe(self, dtype):
         return self.problem(dtype).name
@@ -326,8 +380,10 @@ class AvgPool(Case):
 
     def run(self, fc, inputs, algorithm="auto"):
         forward, backward = (getattr(fc, name) for name in self.functions)
-        return {f"{self.op} y": forward(inputs["x"], *self.arguments, **self.options),
-                f"{self.op}_backward dx": backward(inputs["dy"], self.x, *self.arguments, **self.options)}
+        return {
+            f"{self.op} y": forward(inputs["x"], *self.arguments, **self.options),
+            f"{self.op}_backward dx": backward(inputs["dy"], self.x, *self.arguments, **self.options),
+        }
 
     def bounds(self, inputs, results, dtype, kind):
         if kind == "exact" and self._exact():
@@ -342,15 +398,19 @@ class AvgPool(Case):
             divisors = [p.divisor_override]
         else:
             counts = [counted if p.count_include_pad else valid for _, valid, counted in p.windows]
-            divisors = [math.prod(map(int, c)) for c in itertools.product(*map(set, (c.tolist() for c in counts)))]
+            divisors = [
+                math.prod(map(int, c)) for c in itertools.product(*map(set, (c.tolist() for c in counts)))
+            ]
         return all(d == 0 or (abs(d) & (abs(d) - 1)) == 0 for d in divisors)
 
     def pairings(self, inputs, results):
         if not self._exact():
             return ()
-        scale = 2.0 ** 20           # all the divisors divide it: back to integers
-        return (_dot(np.multiply(results[f"{self.op} y"], scale, dtype=np.float64), inputs["dy"]),
-                _dot(inputs["x"], np.multiply(results[f"{self.op}_backward dx"], scale, dtype=np.float64)))
+        scale = 2.0**20  # all the divisors divide it: back to integers
+        return (
+            _dot(np.multiply(results[f"{self.op} y"], scale, dtype=np.float64), inputs["dy"]),
+            _dot(inputs["x"], np.multiply(results[f"{self.op}_backward dx"], scale, dtype=np.float64)),
+        )
 
 
 class AdaptiveAvgPool(AvgPool):
@@ -365,11 +425,13 @@ class AdaptiveAvgPool(AvgPool):
 
     def run(self, fc, inputs, algorithm="auto"):
         forward, backward = (getattr(fc, name) for name in self.functions)
-        return {f"{self.op} y": forward(inputs["x"], *self.arguments),
-                f"{self.op}_backward dx": backward(inputs["dy"], self.x)}
+        return {
+            f"{self.op} y": forward(inputs["x"], *self.arguments),
+            f"{self.op}_backward dx": backward(inputs["dy"], self.x),
+        }
 
 
-# ---- elementwise, softmax ---------------------------------------------------------------------------------------
+# ---- elementwise, softmax -------------------------------------------------------------------------------
 
 
 def _shape_name(shape):
@@ -394,21 +456,26 @@ class Activation(Case):
 
     def draw(self, rng, dtype, make):
         x = make(rng, self.x) * (4.0 if make is real_inputs else 1.0)
-        y = getattr(_reference(), self.op)(np.asarray(x), **self.options)       # backward is a function of y
+        y = getattr(_reference(), self.op)(np.asarray(x), **self.options)  # backward is a function of y
         return {"x": np.asarray(x), "y": np.asarray(y), "dy": np.asarray(real_inputs(rng, self.x))}
 
     def run(self, fc, inputs, algorithm="auto"):
         forward, backward = (getattr(fc, name) for name in self.functions)
-        return {f"{self.op} y": forward(inputs["x"], **self.options),
-                f"{self.op}_backward dx": backward(inputs["dy"], inputs["y"], **self.options)}
+        return {
+            f"{self.op} y": forward(inputs["x"], **self.options),
+            f"{self.op}_backward dx": backward(inputs["dy"], inputs["y"], **self.options),
+        }
 
     def bounds(self, inputs, results, dtype, kind):
         parameter = next(iter(self.options.values()), {"leaky_relu": 0.01, "elu": 1.0}.get(self.op, 0.0))
         exact = self.op == "relu"
         with np.errstate(all="ignore"):
             y_error = 0.0 if exact else bounds.function(results[f"{self.op} y"], dtype)
-            dx_error = 0.0 if exact else bounds.activation_backward(
-                self.op, inputs["dy"], inputs["y"], parameter, dtype)
+            dx_error = (
+                0.0
+                if exact
+                else bounds.activation_backward(self.op, inputs["dy"], inputs["y"], parameter, dtype)
+            )
         return {f"{self.op} y": y_error, f"{self.op}_backward dx": dx_error}
 
 
@@ -433,14 +500,18 @@ class Softmax(Case):
 
     def run(self, fc, inputs, algorithm="auto"):
         forward, backward = (getattr(fc, name) for name in self.functions)
-        return {f"{self.op} y": forward(inputs["x"], axis=self.axis),
-                f"{self.op}_backward dx": backward(inputs["dy"], inputs["y"], axis=self.axis)}
+        return {
+            f"{self.op} y": forward(inputs["x"], axis=self.axis),
+            f"{self.op}_backward dx": backward(inputs["dy"], inputs["y"], axis=self.axis),
+        }
 
     def bounds(self, inputs, results, dtype, kind):
         x, y, dy = (np.atleast_1d(inputs[name]) for name in ("x", "y", "dy"))
         log = self.op == "log_softmax"
-        return {f"{self.op} y": bounds.softmax(x, self.axis, log, dtype).reshape(self.x),
-                f"{self.op}_backward dx": bounds.softmax_backward(dy, y, self.axis, log, dtype).reshape(self.x)}
+        return {
+            f"{self.op} y": bounds.softmax(x, self.axis, log, dtype).reshape(self.x),
+            f"{self.op}_backward dx": bounds.softmax_backward(dy, y, self.axis, log, dtype).reshape(self.x),
+        }
 
 
 class Maxout(Case):
@@ -484,15 +555,21 @@ class Dropout(Case):
 
     def run(self, fc, inputs, algorithm="auto"):
         y, mask = fc.dropout(inputs["x"], self.p, rng=7)
-        return {"dropout y": y, "dropout mask": mask, "dropout_backward dx": fc.dropout_backward(inputs["dy"], mask, self.p)}
+        return {
+            "dropout y": y,
+            "dropout mask": mask,
+            "dropout_backward dx": fc.dropout_backward(inputs["dy"], mask, self.p),
+        }
 
     def bounds(self, inputs, results, dtype, kind):
         exact = kind == "exact" and self.p in (0.0, 0.5, 0.75, 1.0)
-        return {name: 0.0 if exact or name == "dropout mask" else bounds.bound(np.abs(result), 0, dtype)
-                for name, result in results.items()}
+        return {
+            name: 0.0 if exact or name == "dropout mask" else bounds.bound(np.abs(result), 0, dtype)
+            for name, result in results.items()
+        }
 
 
-# ---- losses -----------------------------------------------------------------------------------------------------
+# ---- losses ---------------------------------------------------------------------------------------------
 
 
 class Loss(Case):
@@ -500,7 +577,17 @@ class Loss(Case):
 
     kinds = ("real",)
 
-    def __init__(self, op, x, *, layout="contiguous", target="classes", target_dtype=np.int64, weighted=False, **options):
+    def __init__(
+        self,
+        op,
+        x,
+        *,
+        layout="contiguous",
+        target="classes",
+        target_dtype=np.int64,
+        weighted=False,
+        **options,
+    ):
         super().__init__(op, layout=layout, **options)
         self.x, self.target, self.weighted = x, target, weighted
         self.target_dtype = np.dtype(target_dtype)
@@ -509,8 +596,10 @@ class Loss(Case):
 
     def describe(self, dtype):
         kind = self.target if self.target != "classes" else self.target_dtype.name
-        return (f"{self.op}:{_shape_name(self.x)}_{kind}{'_weighted' if self.weighted else ''}"
-                f"{_options_name(self.options)}_f{8 * dtype.itemsize}")
+        return (
+            f"{self.op}:{_shape_name(self.x)}_{kind}{'_weighted' if self.weighted else ''}"
+            f"{_options_name(self.options)}_f{8 * dtype.itemsize}"
+        )
 
     def draw(self, rng, dtype, make):
         arrays = {"x": 3 * real_inputs(rng, self.x)}
@@ -518,14 +607,17 @@ class Loss(Case):
             classes = self.x[1]
             shape = (self.x[0], *self.x[2:])
             if self.target == "probabilities":
-                arrays["target"] = rng.dirichlet(np.ones(classes), shape).swapaxes(1, -1).reshape(self.x) \
-                    if len(shape) < 3 else np.moveaxis(rng.dirichlet(np.ones(classes), shape), -1, 1)
+                arrays["target"] = (
+                    rng.dirichlet(np.ones(classes), shape).swapaxes(1, -1).reshape(self.x)
+                    if len(shape) < 3
+                    else np.moveaxis(rng.dirichlet(np.ones(classes), shape), -1, 1)
+                )
             else:
                 target = rng.integers(0, classes, shape)
                 if self.target == "ignored":
                     target = np.full(shape, self.options.get("ignore_index", -100))
                 elif self.op != "hinge" and self.target_dtype.kind == "i" and target.size:
-                    target.flat[:: 3] = self.options.get("ignore_index", -100)
+                    target.flat[::3] = self.options.get("ignore_index", -100)
                 arrays["target"] = target.astype(self.target_dtype)
             if self.op == "nll":
                 arrays["x"] = np.log(rng.dirichlet(np.ones(classes), shape))
@@ -549,8 +641,9 @@ class Loss(Case):
         if self.op == "squared_error":
             errors = bounds.squared_error(x - target, reduction, dtype)
         elif self.op == "sigmoid_cross_entropy":
-            errors = bounds.sigmoid_cross_entropy(x, target, inputs.get("weight", 1.0), inputs.get("pos_weight", 1.0),
-                                                  reduction, dtype)
+            errors = bounds.sigmoid_cross_entropy(
+                x, target, inputs.get("weight", 1.0), inputs.get("pos_weight", 1.0), reduction, dtype
+            )
         else:
             errors = self._class_bounds(x, target, inputs.get("weight"), reduction, dtype)
         return {f"{self.op} loss": errors[0], f"{self.op} dinput": errors[1]}
@@ -561,7 +654,9 @@ class Loss(Case):
         if self.target == "probabilities":
             hot, count = target, x.size // x.shape[1]
         else:
-            hot = (np.expand_dims(target.astype(np.int64), 1) == np.arange(x.shape[1]).reshape(shape)).astype(float)
+            hot = (np.expand_dims(target.astype(np.int64), 1) == np.arange(x.shape[1]).reshape(shape)).astype(
+                float
+            )
             count = (weight * hot).sum()
         if self.op == "hinge":
             return bounds.hinge(x, hot, self.options.get("margin", 1.0), reduction, dtype)
@@ -572,7 +667,7 @@ class Loss(Case):
         return bounds.cross_entropy(x, weight * smoothed, reduction, count, dtype)
 
 
-# ---- dense, normalisation ---------------------------------------------------------------------------------------
+# ---- dense, normalisation -------------------------------------------------------------------------------
 
 
 class Linear(Case):
@@ -583,25 +678,39 @@ class Linear(Case):
         self.x, self.out, self.bias = x, out, bias
 
     def describe(self, dtype):
-        return f"linear:{_shape_name(self.x)}_out{self.out}{'_bias' if self.bias else ''}_f{8 * dtype.itemsize}"
+        return (
+            f"linear:{_shape_name(self.x)}_out{self.out}{'_bias' if self.bias else ''}_f{8 * dtype.itemsize}"
+        )
 
     def draw(self, rng, dtype, make):
-        return {"x": make(rng, self.x), "weight": make(rng, (self.out, self.x[-1])),
-                "bias": make(rng, self.out) if self.bias else None, "dy": make(rng, (*self.x[:-1], self.out))}
+        return {
+            "x": make(rng, self.x),
+            "weight": make(rng, (self.out, self.x[-1])),
+            "bias": make(rng, self.out) if self.bias else None,
+            "dy": make(rng, (*self.x[:-1], self.out)),
+        }
 
     def run(self, fc, inputs, algorithm="auto"):
         y = fc.linear(inputs["x"], inputs["weight"], inputs["bias"])
         dx, dweight, dbias = fc.linear_backward(inputs["dy"], inputs["x"], inputs["weight"])
-        return {"linear y": y, "linear_backward dx": dx, "linear_backward dweight": dweight,
-                "linear_backward dbias": dbias}
+        return {
+            "linear y": y,
+            "linear_backward dx": dx,
+            "linear_backward dweight": dweight,
+            "linear_backward dbias": dbias,
+        }
 
     def bounds(self, inputs, results, dtype, kind):
         if kind == "exact":
             return dict.fromkeys(results, 0.0)
-        magnitude = self.run(_reference(), {name: None if a is None else np.abs(a) for name, a in inputs.items()})
+        magnitude = self.run(
+            _reference(), {name: None if a is None else np.abs(a) for name, a in inputs.items()}
+        )
         rows = math.prod(self.x[:-1])
         lengths = (self.x[-1] + 1, self.out, rows, rows)
-        return {name: bounds.bound(magnitude[name], length, dtype) for name, length in zip(magnitude, lengths)}
+        return {
+            name: bounds.bound(magnitude[name], length, dtype) for name, length in zip(magnitude, lengths)
+        }
 
     pairings = Convolution.pairings
 
@@ -616,30 +725,63 @@ class BatchNorm(Case):
         self.x, self.training, self.affine, self.momentum, self.eps = x, training, affine, momentum, eps
 
     def describe(self, dtype):
-        return (f"batch_norm:{_shape_name(self.x)}{'_training' if self.training else ''}"
-                f"{'' if self.affine else '_plain'}_f{8 * dtype.itemsize}")
+        return (
+            f"batch_norm:{_shape_name(self.x)}{'_training' if self.training else ''}"
+            f"{'' if self.affine else '_plain'}_f{8 * dtype.itemsize}"
+        )
 
     def draw(self, rng, dtype, make):
         C = self.x[1]
-        return {"x": 2 * make(rng, self.x) + 1, "dy": make(rng, self.x), "weight": make(rng, C) if self.affine else None,
-                "bias": make(rng, C) if self.affine else None, "mean": make(rng, C), "var": rng.random(C) + 0.5}
+        return {
+            "x": 2 * make(rng, self.x) + 1,
+            "dy": make(rng, self.x),
+            "weight": make(rng, C) if self.affine else None,
+            "bias": make(rng, C) if self.affine else None,
+            "mean": make(rng, C),
+            "var": rng.random(C) + 0.5,
+        }
 
     def run(self, fc, inputs, algorithm="auto"):
         x, weight, bias = inputs["x"], inputs["weight"], inputs["bias"]
-        mean, var = (np.array(inputs[name]) for name in ("mean", "var"))        # training writes to them
-        y = fc.batch_norm(x, weight, bias, mean, var, training=self.training, momentum=self.momentum, eps=self.eps)
-        dx, dweight, dbias = fc.batch_norm_backward(inputs["dy"], x, weight, inputs["mean"], inputs["var"],
-                                                    training=self.training, eps=self.eps)
+        mean, var = (np.array(inputs[name]) for name in ("mean", "var"))  # training writes to them
+        y = fc.batch_norm(
+            x, weight, bias, mean, var, training=self.training, momentum=self.momentum, eps=self.eps
+        )
+        dx, dweight, dbias = fc.batch_norm_backward(
+            inputs["dy"], x, weight, inputs["mean"], inputs["var"], training=self.training, eps=self.eps
+        )
         mean, var = (a.astype(a.dtype.newbyteorder("=")) for a in (mean, var))
-        return {"batch_norm y": y, "batch_norm running_mean": mean, "batch_norm running_var": var,
-                "batch_norm_backward dx": dx, "batch_norm_backward dweight": dweight,
-                "batch_norm_backward dbias": dbias}
+        return {
+            "batch_norm y": y,
+            "batch_norm running_mean": mean,
+            "batch_norm running_var": var,
+            "batch_norm_backward dx": dx,
+            "batch_norm_backward dweight": dweight,
+            "batch_norm_backward dbias": dbias,
+        }
 
     def bounds(self, inputs, results, dtype, kind):
-        errors = bounds.batch_norm(inputs["x"], inputs["weight"], inputs["bias"], inputs["mean"], inputs["var"],
-                                   self.training, self.momentum, self.eps, dtype)
-        errors += bounds.batch_norm_backward(inputs["dy"], inputs["x"], inputs["weight"], inputs["mean"],
-                                             inputs["var"], self.training, self.eps, dtype)
+        errors = bounds.batch_norm(
+            inputs["x"],
+            inputs["weight"],
+            inputs["bias"],
+            inputs["mean"],
+            inputs["var"],
+            self.training,
+            self.momentum,
+            self.eps,
+            dtype,
+        )
+        errors += bounds.batch_norm_backward(
+            inputs["dy"],
+            inputs["x"],
+            inputs["weight"],
+            inputs["mean"],
+            inputs["var"],
+            self.training,
+            self.eps,
+            dtype,
+        )
         return dict(zip(results, errors))
 
 
@@ -653,28 +795,39 @@ class LocalResponseNorm(Case):
         self.x, self.parameters = x, (size, alpha, beta, k)
 
     def describe(self, dtype):
-        parameters = "_".join(f"{name}{value}" for name, value in zip(("size", "alpha", "beta", "k"), self.parameters))
+        parameters = "_".join(
+            f"{name}{value}" for name, value in zip(("size", "alpha", "beta", "k"), self.parameters)
+        )
         return f"local_response_norm:{_shape_name(self.x)}_{parameters}_f{8 * dtype.itemsize}"
 
     def draw(self, rng, dtype, make):
         return {"x": make(rng, self.x), "dy": make(rng, self.x)}
 
     def run(self, fc, inputs, algorithm="auto"):
-        return {"local_response_norm y": fc.local_response_norm(inputs["x"], *self.parameters),
-                "local_response_norm_backward dx":
-                    fc.local_response_norm_backward(inputs["dy"], inputs["x"], *self.parameters)}
+        return {
+            "local_response_norm y": fc.local_response_norm(inputs["x"], *self.parameters),
+            "local_response_norm_backward dx": fc.local_response_norm_backward(
+                inputs["dy"], inputs["x"], *self.parameters
+            ),
+        }
 
     def bounds(self, inputs, results, dtype, kind):
         x, dy, (size, alpha, beta, k) = inputs["x"], inputs["dy"], self.parameters
-        squares = np.zeros((x.shape[0], x.shape[1] + size, *x.shape[2:]))       # cumulative, one channel early
-        squares[:, 1:x.shape[1] + 1] = np.cumsum(x * x, axis=1)
-        squares[:, x.shape[1] + 1:] = squares[:, x.shape[1]:x.shape[1] + 1]
+        squares = np.zeros((x.shape[0], x.shape[1] + size, *x.shape[2:]))  # cumulative, one channel early
+        squares[:, 1 : x.shape[1] + 1] = np.cumsum(x * x, axis=1)
+        squares[:, x.shape[1] + 1 :] = squares[:, x.shape[1] : x.shape[1] + 1]
         first = np.maximum(np.arange(x.shape[1]) - size // 2, 0)
         last = np.arange(x.shape[1]) - size // 2 + size
         s = k + alpha / size * (squares[:, last] - squares[:, first])
         terms = np.zeros_like(squares)
-        terms[:, 1:x.shape[1] + 1] = np.cumsum(np.abs(dy * x) * s ** (-beta - 1), axis=1)
-        magnitude = np.abs(dy) * s ** -beta + 2 * alpha * beta / size * np.abs(x) * terms[:, x.shape[1]:x.shape[1] + 1]
-        return {"local_response_norm y": bounds.local_response_norm(x, s, size, beta, dtype),
-                "local_response_norm_backward dx":
-                    bounds.local_response_norm_backward(magnitude, s, size, beta, dtype)}
+        terms[:, 1 : x.shape[1] + 1] = np.cumsum(np.abs(dy * x) * s ** (-beta - 1), axis=1)
+        magnitude = (
+            np.abs(dy) * s**-beta
+            + 2 * alpha * beta / size * np.abs(x) * terms[:, x.shape[1] : x.shape[1] + 1]
+        )
+        return {
+            "local_response_norm y": bounds.local_response_norm(x, s, size, beta, dtype),
+            "local_response_norm_backward dx": bounds.local_response_norm_backward(
+                magnitude, s, size, beta, dtype
+            ),
+        }
