@@ -25,7 +25,7 @@ def show(value):
         return f"a {type(value).__name__}"
 
 
-# -- arrays ---------------------------------------------------------------------------------------------------
+# -- arrays --------------------------------------------------------------------------------------------------
 
 
 def on_device(value):
@@ -51,7 +51,8 @@ def any_array(op, name, value, scalars=False):
     if isinstance(value, ndarray):
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(
-                f"{op}: {name} is a masked array and masks are not honoured (fill it: np.asarray({name}.filled(0)))"
+                f"{op}: {name} is a masked array and masks are not honoured"
+                f" (fill it: np.asarray({name}.filled(0)))"
             )
         return value.view(ndarray)
     if scalars and isinstance(value, np.generic):
@@ -126,13 +127,13 @@ def shape_is(op, name, array, shape, rule):
 
 
 def addressable(op, shape, itemsize):
-    """Refuse a result that no memory holds; zero sizes count as 1, since the other axes are indexed all the same."""
+    """Refuse a result that no memory holds; zero sizes count as 1, as the other axes are indexed too."""
     if math.prod(max(n, 1) for n in shape) * itemsize > BYTES_MAX:
         raise ValueError(f"{op}: an array of shape {shape} is larger than any memory")
 
 
 def output_array(op, out, shape, dtype, inputs):
-    """`out` as a plain ndarray that may be written: exact shape and dtype, C-contiguous, apart from every input."""
+    """`out` as a plain ndarray that may be written: exact shape, dtype, C-contiguous, no input's memory."""
     plain = any_array(op, "out", out)
     if plain.dtype != dtype:
         raise TypeError(f"{op}: out has dtype {plain.dtype}, need {dtype} (the native dtype of the inputs)")
@@ -159,7 +160,7 @@ def overlap(a, b):
         return np.may_share_memory(a, b)
 
 
-# -- integers -------------------------------------------------------------------------------------------------
+# -- integers ------------------------------------------------------------------------------------------------
 
 
 def integer(op, name, value, low, high=INT_MAX):
@@ -173,7 +174,7 @@ def integer(op, name, value, low, high=INT_MAX):
 
 
 def canonical(op, name, value):
-    """Ints, or (nested) sequences of ints, as int or tuples: hashable, and equal exactly where they mean the same."""
+    """Ints, or (nested) sequences of ints, as int or tuples: hashable, equal where they mean the same."""
     if type(value) is int or isinstance(value, str):
         return value
     if isinstance(value, (tuple, list)) or (isinstance(value, ndarray) and 0 < value.ndim <= 2):
@@ -230,7 +231,7 @@ def axis_of(op, value, ndim):
     return axis % ndim
 
 
-# -- numbers, flags, words ------------------------------------------------------------------------------------
+# -- numbers, flags, words -----------------------------------------------------------------------------------
 
 
 def real(op, name, value, low=None, high=None):

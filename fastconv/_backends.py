@@ -1,7 +1,7 @@
 """Which backend computes a call: chosen by where its arrays live, and by nothing else.
 
-A backend is a module with the functions listed in the README ("how the house is laid out"); `_reference`, `_cpu`
-and the device's share their signatures. Mixed devices end here, as DeviceError.
+A backend is a module of the functions that `_reference` defines; `_cpu` and the device's share their
+signatures. Mixed devices end here, as DeviceError.
 """
 
 import importlib
@@ -54,7 +54,7 @@ def _load_host():
     return _host
 
 
-# -- FASTCONV_VERBOSE=1 -----------------------------------------------------------------------------------------
+# -- FASTCONV_VERBOSE=1 --------------------------------------------------------------------------------------
 
 
 def traced(backend):
@@ -63,14 +63,22 @@ def traced(backend):
 
 
 class _Traced:
-    """Stands in front of a backend module and times its functions. Exists only when the verbose line is on."""
+    """Stands before a backend module and times its functions; exists only when the verbose line is on.
+
+    The compiled backend's convolutions report for themselves, since they know the algorithm they ran.
+    """
+
+    SILENT = {
+        "fastconv._cpu": ("conv_forward", "conv_backward_input", "conv_backward_weight"),
+    }
 
     def __init__(self, backend):
         self._backend = backend
 
     def __getattr__(self, name):
         function = getattr(self._backend, name)
-        if name in ("algorithms", "plan") or not callable(function):
+        silent = ("algorithms", "plan", *self.SILENT.get(self._backend.__name__, ()))
+        if name in silent or not callable(function):
             return function
 
         def timed(*args):
@@ -90,7 +98,7 @@ class _Traced:
             direction = f"conv{problem.ndim}d{name.removeprefix('conv').removesuffix('_forward')}"
             wanted = args[[a is problem for a in args].index(True) + 1]  # the argument after the problem
             algorithm = self._backend.plan(direction, problem, wanted).algorithm
-            return problem.name, direction, algorithm, problem.flops
+            return problem.name, name.removeprefix("conv_"), algorithm, problem.flops
         if problem is not None:
             return problem.name, name, "direct", getattr(problem, "flops", 0)
         word = args[0] if isinstance(args[0], str) else name

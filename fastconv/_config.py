@@ -4,6 +4,7 @@ Three environment variables are read once, at import: FASTCONV_NUM_THREADS (then
 FASTCONV_VERBOSE here, FASTCONV_ISA in `_cpu.isa`.
 """
 
+import importlib
 import os
 import platform
 import sys
@@ -21,11 +22,11 @@ THREADS_MAX = (
 PRECISIONS = ("strict", "fast", "tf32")
 
 
-# -- threads --------------------------------------------------------------------------------------------------
+# -- threads -------------------------------------------------------------------------------------------------
 
 
 def _default_threads(environ):
-    """FASTCONV_NUM_THREADS, then OMP_NUM_THREADS (of a list its first), then the cores this process may use."""
+    """FASTCONV_NUM_THREADS, then OMP_NUM_THREADS (the first of a list), then the usable cores."""
     text = environ.get("FASTCONV_NUM_THREADS", "").strip()
     if text:
         if not text.isdecimal() or not 1 <= int(text[:9]) <= THREADS_MAX or len(text) > 9:
@@ -73,7 +74,7 @@ class _Setting(ContextDecorator):
 
 
 class num_threads(_Setting):
-    """``with fc.num_threads(n):`` uses up to `n` threads inside the block; process-wide, like `set_num_threads`."""
+    """``with fc.num_threads(n):`` uses up to `n` threads inside; process-wide, as `set_num_threads`."""
 
     _get, _set = staticmethod(get_num_threads), staticmethod(set_num_threads)
 
@@ -81,7 +82,7 @@ class num_threads(_Setting):
         super().__init__(arguments.integer("num_threads", "n", n, 1, THREADS_MAX))
 
 
-# -- precision ------------------------------------------------------------------------------------------------
+# -- precision -----------------------------------------------------------------------------------------------
 
 _precision = "fast"
 
@@ -94,9 +95,9 @@ def get_precision():
 def set_precision(mode):
     """Which algorithms ``"auto"`` may choose from now on, forward and backward, in the whole process.
 
-    ``"strict"``: a direct sum in the array's dtype. ``"fast"`` (default): float32-accurate, which admits Winograd
-    and 3xTF32 under their documented bounds. ``"tf32"``: on a device also single-pass TF32. An algorithm that is
-    named in a call overrides it.
+    ``"strict"``: a direct sum in the array's dtype. ``"fast"`` (default): float32-accurate, which admits
+    Winograd and 3xTF32 under their documented bounds. ``"tf32"``: on a device also single-pass TF32. An
+    algorithm that is named in a call overrides it.
     """
     global _precision
     _precision = arguments.word("set_precision", "mode", mode, PRECISIONS)
@@ -111,7 +112,7 @@ class precision(_Setting):
         super().__init__(arguments.word("precision", "mode", mode, PRECISIONS))
 
 
-# -- the verbose line -----------------------------------------------------------------------------------------
+# -- the verbose line ----------------------------------------------------------------------------------------
 
 VERBOSE = os.environ.get("FASTCONV_VERBOSE", "").strip() not in ("", "0")
 
@@ -119,8 +120,8 @@ VERBOSE = os.environ.get("FASTCONV_VERBOSE", "").strip() not in ("", "0")
 def report(op_name, direction, algorithm, seconds, flops):
     """One line on standard error: problem, direction, algorithm, ISA, threads, ms, GFLOP/s.
 
-    `op_name` is a problem's name, or an operation with the shape it worked on; a flops of 0 leaves the rate out.
-    Callers ask `VERBOSE` first, so that nothing is paid when it is off.
+    `op_name` is a problem's name, or an operation with the shape it worked on; a flops of 0 leaves the rate
+    out. Callers ask `VERBOSE` first, so that nothing is paid when it is off.
     """
     rate = f", {flops / seconds / 1e9:.1f} GFLOP/s" if flops and seconds > 0 else ""
     threads = get_num_threads()
@@ -131,14 +132,15 @@ def report(op_name, direction, algorithm, seconds, flops):
     sys.stderr.write(line)  # one write, so that lines of several threads do not mix
 
 
-# -- show_config ----------------------------------------------------------------------------------------------
+# -- show_config ---------------------------------------------------------------------------------------------
 
 
 def show_config(mode="stdout"):
     """Print what this installation is and uses; ``mode="dicts"`` returns it as a dictionary instead.
 
-    version, python, numpy, machine; isa_built, isa_usable, isa_active (the kernels in the package, those this CPU
-    can run, the one in use); openmp; threads; precision; gpu. Raises ValueError for an unknown mode.
+    version, python, numpy, machine; isa_built, isa_usable, isa_active (the kernels in the package, those this
+    processor can run, those in use); openmp (whether the kernels use threads); threads; precision; gpu
+    (whether a CUDA device is found). Raises ValueError for an unknown mode.
     """
     if arguments.word("show_config", "mode", mode, ("stdout", "dicts")) == "dicts":
         return _facts()
@@ -152,12 +154,11 @@ def show_config(mode="stdout"):
 
 
 def _isa():
-    """`fastconv._cpu.isa`, imported when first asked for; None where no compiled kernels were built."""
+    """`fastconv._cpu.isa`, imported only when asked for, since it stands above; None if not built."""
     try:
-        from ._cpu import isa
+        return importlib.import_module("fastconv._cpu.isa")
     except ImportError:
         return None
-    return isa
 
 
 def active_isa():
@@ -168,13 +169,17 @@ def active_isa():
 
 def _facts():
     isa = _isa()
+    cuda = importlib.import_module("fastconv.cuda")
     return {
         "version": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "machine": platform.machine(),
-        "isa_usable": () if isa is None else tuple(isa.levels()),
+        "isa_built": () if isa is None else isa.built(),
+        "isa_usable": () if isa is None else isa.levels(),
         "isa_active": active_isa(),
+        "openmp": isa is not None and isa.threading(),
         "threads": get_num_threads(),
         "precision": get_precision(),
+        "gpu": cuda.is_available(),
     }

@@ -1,4 +1,4 @@
-"""check_gradient: an analytic gradient against central differences, with an error bound instead of a tolerance."""
+"""check_gradient: an analytic gradient against central differences, under an error bound, not a tolerance."""
 
 from dataclasses import dataclass
 
@@ -19,11 +19,12 @@ SAMPLE = 1024
 class GradientReport:
     """What `check_gradient` found. True in a condition where `ok`.
 
-    max_error: |analytic - numerical| at the worst element, the one that exceeds its bound most (or comes nearest to
-        it); threshold: that bound; index: where in x (None: along the random direction through all of x);
+    max_error: |analytic - numerical| at the worst element, the one that exceeds its bound most (or comes
+        nearest to it); threshold: that bound; index: where in x (None: along the random direction through all
+        of x);
         analytic, numerical: the two values there.
-    checked: how many derivatives were compared; unresolved: how many more could not be told from rounding, or have
-        a kink within the step.
+    checked: how many derivatives were compared; unresolved: how many more could not be told from rounding, or
+        have a kink within the step.
     """
 
     ok: bool
@@ -42,10 +43,11 @@ class GradientReport:
 def check_gradient(f, x, dy=None):
     """Compare the gradient that `f` returns with central differences of f, in float64.
 
-    f: f(x) -> (y, backward) with backward(dy) -> dx, as ``layer.forward`` is; for a scalar y also (y, dx), as the
-        losses return. It must be deterministic and accept float64.
-    x: where to differentiate, float32 or float64 (used as float64). All elements are checked; of more than 4096 a
-        fixed sample, and the derivative along a fixed random direction through all of them. Keep away from kinks.
+    f: f(x) -> (y, backward) with backward(dy) -> dx, as ``layer.forward`` is; for a scalar y also (y, dx), as
+        the losses return. It must be deterministic and accept float64.
+    x: where to differentiate, float32 or float64 (used as float64). All elements are checked; of more than
+        4096 a fixed sample, and the derivative along a fixed random direction through all of them. Keep away
+        from kinks.
     dy: the gradient of the objective with respect to y; by default fixed random numbers of size 0.5 to 1.
 
     For every element i, with L(x) = sum of y * dy and a step h of about 6e-6 times the size of x,
@@ -54,8 +56,8 @@ def check_gradient(f, x, dy=None):
         |numerical(2h) - numerical(h)|  +  8 eps max|y| (sum of |dy| over the y that x_i moves) / h:
 
     truncation, overestimated three times by the step twice as long, and rounding. Where this bound is above
-    0.05 % of the largest derivative it decides nothing: such elements are counted as unresolved, and more than a
-    tenth of them is a failure too (f is not smooth there, or computes in float32).
+    0.05 % of the largest derivative it decides nothing: such elements are counted as unresolved, and more
+    than a tenth of them is a failure too (f is not smooth there, or computes in float32).
 
     Returns a GradientReport with `ok`, `max_error`, `threshold`, `index` and more.
     Raises TypeError (kinds) and ValueError (shapes; f not deterministic).
@@ -135,7 +137,7 @@ def _difference(f, x, direction, step, dy, rounding):
         up, down = x + h * direction, x - h * direction
         moved = direction != 0
         length = np.max(np.abs((up - down)[moved]))  # the step as it came out in floating point
-        change = _evaluate(f, up)[0] - _evaluate(f, down)[0]  # first the difference: what is not moved cancels
+        change = _evaluate(f, up)[0] - _evaluate(f, down)[0]  # before the sum: what is not moved cancels
         return np.sum(change * dy) / length, np.sum(np.abs(dy)[change != 0])
 
     numerical, moved = central(step)
@@ -144,7 +146,7 @@ def _difference(f, x, direction, step, dy, rounding):
 
 
 def _judge(rows, shape, slope):
-    """The report on (where, analytic, numerical, bound) rows; slope: the derivative that y's size suggests."""
+    """The report on (where, analytic, numerical, bound) rows; slope: a derivative as y's size suggests it."""
     largest = max(max(abs(numerical) for _, _, numerical, _ in rows), 1e-4 * slope)
     resolved = [row for row in rows if row[3] <= RESOLUTION * largest]
     unresolved = len(rows) - len(resolved)

@@ -1,7 +1,7 @@
 """The device: whether there is one, moving arrays, and the public operations bound to it.
 
-This version of fastconv has no GPU kernels yet. `is_available` tells truthfully whether numba.cuda sees a GPU;
-everything else raises DeviceError and says which of the two is missing.
+This version of fastconv has no GPU kernels yet. `is_available` tells truthfully whether numba.cuda sees a
+GPU; everything else raises DeviceError and says which of the two is missing.
 """
 
 from .. import functional

@@ -1,8 +1,8 @@
 """Every public operation, a room each: conv, pool, activation, loss, dense, and choice (of algorithms).
 
-Each is a docstring, a problem or a check of its arguments, and the call of the backend that its arrays select.
-The one name through which they reach a backend is `backend_of`; `bound` rebinds it, which is all that makes
-`fastconv.reference` and `fastconv.cuda`.
+Each is a docstring, a problem or a check of its arguments, and the call of the backend that its arrays
+select. The one name through which they reach a backend is `backend_of`; `bound` rebinds it, which is all that
+makes `fastconv.reference` and `fastconv.cuda`.
 """
 
 import types
@@ -21,7 +21,8 @@ __all__ = [name for room in ROOMS for name in room.__all__]
 
 
 def bound(module, backend_of):
-    """The same functions (code, signatures, defaults, docstrings) with another `backend_of`; name -> function.
+    """The same functions (code, signatures, defaults, docstrings) with another `backend_of`; name ->
+    function.
 
     backend_of(op, *arrays) returns the backend module for the arrays of a call. `module` is the name of the
     module that will hold the functions.

@@ -1,7 +1,7 @@
 """Activations, softmax, maxout, dropout and their gradients: docstring, check, dispatch.
 
-Every backward takes the output y and not the input: y is what a network keeps anyway. Elementwise functions and
-softmax accept any shape, 0-d and zero sizes included.
+Every backward takes the output y and not the input: y is what a network keeps anyway. Elementwise functions
+and softmax accept any shape, 0-d and zero sizes included.
 """
 
 import numpy as np
@@ -30,13 +30,14 @@ __all__ = [
     "dropout_backward",
 ]
 
-# -- elementwise ----------------------------------------------------------------------------------------------
+# -- elementwise ---------------------------------------------------------------------------------------------
 
 
 def sigmoid(x):
     """y = 1 / (1 + exp(-x)), elementwise.
 
-    x: any shape, float32 or float64. Returns an array of its shape and dtype. Raises TypeError (dtypes, kinds).
+    x: any shape, float32 or float64. Returns an array of its shape and dtype. Raises TypeError (dtypes,
+    kinds).
     Source: torch.sigmoid; ONNX Sigmoid.
     """
     return _activation("sigmoid", x, 0.0)
@@ -50,7 +51,8 @@ def sigmoid_backward(dy, y):
 def tanh(x):
     """y = tanh(x), elementwise.
 
-    x: any shape, float32 or float64. Returns an array of its shape and dtype. Raises TypeError (dtypes, kinds).
+    x: any shape, float32 or float64. Returns an array of its shape and dtype. Raises TypeError (dtypes,
+    kinds).
     Source: torch.tanh; ONNX Tanh.
     """
     return _activation("tanh", x, 0.0)
@@ -64,7 +66,8 @@ def tanh_backward(dy, y):
 def relu(x):
     """y = max(0, x), elementwise; NaN stays NaN.
 
-    x: any shape, float32 or float64. Returns an array of its shape and dtype. Raises TypeError (dtypes, kinds).
+    x: any shape, float32 or float64. Returns an array of its shape and dtype. Raises TypeError (dtypes,
+    kinds).
     Source: torch.nn.functional.relu; ONNX Relu.
     """
     return _activation("relu", x, 0.0)
@@ -86,7 +89,7 @@ def leaky_relu(x, negative_slope=0.01):
 
 
 def leaky_relu_backward(dy, y, negative_slope=0.01):
-    """dx = dy where y > 0, else negative_slope * dy; y = leaky_relu(x, negative_slope). Raises what leaky_relu raises."""
+    """dx = dy where y > 0, else negative_slope * dy; y = leaky_relu(x, ...). Raises as leaky_relu."""
     slope = arguments.real("leaky_relu_backward", "negative_slope", negative_slope, 0)
     return _activation_backward("leaky_relu", dy, y, slope)
 
@@ -102,7 +105,7 @@ def elu(x, alpha=1.0):
 
 
 def elu_backward(dy, y, alpha=1.0):
-    """dx = dy where y > 0, else dy * (y + alpha); y = elu(x, alpha). Raises what elu raises."""
+    """dx = dy where y > 0, else dy * (y + alpha); y = elu(x, alpha). Raises as elu."""
     return _activation_backward("elu", dy, y, arguments.real("elu_backward", "alpha", alpha, 0))
 
 
@@ -126,36 +129,36 @@ def _alike(op, dy, name, array):
     return dy, array
 
 
-# -- softmax --------------------------------------------------------------------------------------------------
+# -- softmax -------------------------------------------------------------------------------------------------
 
 
 def softmax(x, axis=-1):
     """y = exp(x) / sum of exp(x) along one axis, with the maximum taken out first, so that nothing overflows.
 
-    x: any shape, float32 or float64 (a 0-d array counts as one class). Returns an array of its shape and dtype.
-    Raises ValueError (axis out of range) and TypeError (dtypes, kinds).
+    x: any shape, float32 or float64 (a 0-d array counts as one class). Returns an array of its shape and
+    dtype. Raises ValueError (axis out of range) and TypeError (dtypes, kinds).
     Source: torch.nn.functional.softmax; ONNX Softmax.
     """
     return _softmax("softmax", x, axis, False)
 
 
 def softmax_backward(dy, y, axis=-1):
-    """dx = y * (dy - sum of dy * y along the axis), y = softmax(x, axis). Raises what softmax raises."""
+    """dx = y * (dy - sum of dy * y along the axis), y = softmax(x, axis). Raises as softmax."""
     return _softmax_backward("softmax_backward", dy, y, axis, False)
 
 
 def log_softmax(x, axis=-1):
     """y = x - log(sum of exp(x)) along one axis, with the maximum taken out first.
 
-    x: any shape, float32 or float64 (a 0-d array counts as one class). Returns an array of its shape and dtype.
-    Raises ValueError (axis out of range) and TypeError (dtypes, kinds).
+    x: any shape, float32 or float64 (a 0-d array counts as one class). Returns an array of its shape and
+    dtype. Raises ValueError (axis out of range) and TypeError (dtypes, kinds).
     Source: torch.nn.functional.log_softmax; ONNX LogSoftmax.
     """
     return _softmax("log_softmax", x, axis, True)
 
 
 def log_softmax_backward(dy, y, axis=-1):
-    """dx = dy - exp(y) * sum of dy along the axis, y = log_softmax(x, axis). Raises what log_softmax raises."""
+    """dx = dy - exp(y) * sum of dy along the axis, y = log_softmax(x, axis). Raises as log_softmax."""
     return _softmax_backward("log_softmax_backward", dy, y, axis, True)
 
 
@@ -177,7 +180,7 @@ def _softmax_backward(op, dy, y, axis, log):
     return backend.softmax_backward(dy, y, axis, log)
 
 
-# -- maxout ---------------------------------------------------------------------------------------------------
+# -- maxout --------------------------------------------------------------------------------------------------
 
 
 def maxout(x, pieces, axis=1):
@@ -185,23 +188,24 @@ def maxout(x, pieces, axis=1):
 
     x: an array with that axis, of a size that `pieces` divides; float32 or float64.
 
-    Returns (y, indices): the axis is `pieces` times shorter; indices (int64) are the i that won, the first of equals,
-    a NaN before all others. Raises ValueError (pieces, axis) and TypeError (dtypes, kinds).
+    Returns (y, indices): the axis is `pieces` times shorter; indices (int64) are the i that won, the first of
+    equals, a NaN before all others. Raises ValueError (pieces, axis) and TypeError (dtypes, kinds).
     Source: Goodfellow et al., Maxout networks, 2013.
     """
     x = arguments.float_array("maxout", "x", x)
     pieces = arguments.integer("maxout", "pieces", pieces, 1)
     axis = _own_axis("maxout", "x", x, axis)
     if x.shape[axis] % pieces:
-        raise ValueError(f"maxout: axis {axis} of x has size {x.shape[axis]}, need a multiple of pieces={pieces}")
+        size = x.shape[axis]
+        raise ValueError(f"maxout: axis {axis} of x has size {size}, need a multiple of pieces={pieces}")
     return backend_of("maxout", x).maxout(x, pieces, axis)
 
 
 def maxout_backward(dy, indices, pieces, axis=1):
     """dx = dy at the piece that won, 0 at the others.
 
-    dy, indices: of the shape that maxout returned (indices int64). Returns dx, `pieces` times longer on the axis.
-    Raises ValueError (shapes, axis, an index outside 0 ... pieces - 1) and TypeError (dtypes, kinds).
+    dy, indices: of the shape that maxout returned (indices int64). Returns dx, `pieces` times longer on the
+    axis. Raises ValueError (shapes, axis, an index outside 0 ... pieces - 1) and TypeError (dtypes, kinds).
     """
     op = "maxout_backward"
     dy = arguments.float_array(op, "dy", dy)
@@ -219,16 +223,17 @@ def _own_axis(op, name, array, axis):
     return arguments.axis_of(op, axis, array.ndim)
 
 
-# -- dropout --------------------------------------------------------------------------------------------------
+# -- dropout -------------------------------------------------------------------------------------------------
 
 
 def dropout(x, p=0.5, *, rng=None):
-    """y = x * mask / (1 - p), each element of the mask 0 with probability p, so that the mean stays; p = 1 gives zeros.
+    """y = x * mask / (1 - p), each element of the mask 0 with probability p; p = 1 gives zeros.
 
-    x: any shape, float32 or float64. rng: a numpy.random.Generator, a seed, or None for fresh randomness. The mask
-    depends on the generator, p and the shape alone, not on the dtype.
+    x: any shape, float32 or float64. rng: a numpy.random.Generator, a seed, or None for fresh randomness. The
+    mask depends on the generator, p and the shape alone, not on the dtype.
 
-    Returns (y, mask), the mask of dtype bool. Raises ValueError (p outside 0 ... 1) and TypeError (dtypes, kinds).
+    Returns (y, mask), the mask of dtype bool. Raises ValueError (p outside 0 ... 1) and TypeError (dtypes,
+    kinds).
     Source: Srivastava et al., Dropout, 2014; torch.nn.functional.dropout.
     """
     x = arguments.float_array("dropout", "x", x, scalars=True)

@@ -31,8 +31,8 @@ def algorithms(op):
     """The algorithms that can be named for an operation, in order of preference: a tuple of strings.
 
     op: the name of a public operation, such as "conv2d" or "max_pool2d". The directions of a convolution are
-    separate: "conv2d", "conv2d_backward_input", "conv2d_backward_weight"; "conv2d_backward" gives those that are
-    valid for both gradients.
+    separate: "conv2d", "conv2d_backward_input", "conv2d_backward_weight"; "conv2d_backward" gives those that
+    are valid for both gradients.
 
     Raises ValueError for another name, with a list of them.
     """
@@ -49,13 +49,13 @@ def algorithms(op):
 def plan(op, *args, **kwargs):
     """What a call would run, without running it.
 
-    op: "conv2d", "conv2d_backward_input", "conv2d_backward_weight", "conv_transpose2d" (and its two gradients), for
-    one to three dimensions; or any other operation, which has one algorithm and whose arguments are not looked at.
-    The other arguments are those of the forward call, ``(x, weight, bias=None, stride=1, ...)`` with ``algorithm=``;
-    instead of arrays, objects with `shape` and `dtype` will do.
+    op: "conv2d", "conv2d_backward_input", "conv2d_backward_weight", "conv_transpose2d" (and its two
+    gradients), for one to three dimensions; or any other operation, which has one algorithm and whose
+    arguments are not looked at. The other arguments are those of the forward call, ``(x, weight, bias=None,
+    stride=1, ...)`` with ``algorithm=``; instead of arrays, objects with `shape` and `dtype` will do.
 
-    Returns an object with `algorithm` (the name), `refused` (name -> reason, of those preferred to it), `flops`
-    (of the direct sum) and `scratch_bytes` (memory needed besides arguments and result).
+    Returns an object with `algorithm` (the name), `refused` (name -> reason, of those preferred to it),
+    `flops` (of the direct sum) and `scratch_bytes` (memory needed besides arguments and result).
 
     Raises what the call would raise.
     """
@@ -84,9 +84,8 @@ def _conv_problem(
     *, padding_mode="zeros", activation=None, algorithm="auto",
 ):  # fmt: skip
     arrays = [_stand_in(array) for array in (x, weight, bias)]
-    problem = ConvProblem.of(
-        *arrays, stride, padding, dilation, groups, padding_mode, activation, ndim=_rank(op), op=_forward_name(op)
-    )
+    options = (stride, padding, dilation, groups, padding_mode, activation)
+    problem = ConvProblem.of(*arrays, *options, ndim=_rank(op), op=_forward_name(op))
     return arrays, problem, algorithm
 
 
@@ -94,9 +93,8 @@ def _transpose_problem(
     op, x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, algorithm="auto"
 ):
     arrays = [_stand_in(array) for array in (x, weight, bias)]
-    problem = ConvProblem.of_transpose(
-        *arrays, stride, padding, output_padding, groups, dilation, ndim=_rank(op), op=_forward_name(op)
-    )
+    options = (stride, padding, output_padding, groups, dilation)
+    problem = ConvProblem.of_transpose(*arrays, *options, ndim=_rank(op), op=_forward_name(op))
     return arrays, problem, algorithm
 
 
@@ -109,7 +107,7 @@ def _rank(op):
 
 
 def _stand_in(array):
-    """An array of the same shape and dtype that occupies one element, for objects that only have these two."""
+    """An array of that shape and dtype in the memory of one element, for objects that only have these two."""
     if array is None or isinstance(array, np.ndarray) or arguments.on_device(array):
         return array
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):

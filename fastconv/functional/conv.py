@@ -23,32 +23,34 @@ __all__ = [
 ALL = (True, True, True)
 
 
-# -- forward --------------------------------------------------------------------------------------------------
+# -- forward -------------------------------------------------------------------------------------------------
 
 _CONV = """{n}-d convolution (cross-correlation, as in every deep-learning library).
 
-    y[n, k, o] = activation(bias[k] + sum over c, t of weight[k, c, t] * x[n, c, o * stride - pad_low + t * dilation])
+    y[n, k, o] = activation(bias[k] + sum over c, t of weight[k, c, t] * x[n, c, i]),
+    i = o * stride - pad_low + t * dilation
 
-    x: (N, C, {spatial}), or (C, {spatial}) for one sample without a batch axis; float32 or float64, any strides,
-        read where it lies. N may be 0.
-    weight: (K, C / groups, {kernel}), of x's dtype. With groups, output channels [g * K / groups, (g + 1) * K / groups)
-        see input channels [g * C / groups, (g + 1) * C / groups).
+    x: (N, C, {spatial}), or (C, {spatial}) for one sample without a batch axis; float32 or float64, any
+        strides, read where it lies. N may be 0.
+    weight: (K, C / groups, {kernel}), of x's dtype. With groups, output channels [g * K / groups, (g + 1) * K
+        / groups) see input channels [g * C / groups, (g + 1) * C / groups).
     bias: (K,) or None.
     stride, dilation: an int or one per axis, at least 1.
     padding: an int, one int per axis, one (low, high) pair per axis, or a word: "valid" (none), "full"
-        (dilation * (kernel - 1) on each side), "same" (output size ceil(size / stride), an odd element goes to the
-        high side) or "same_lower" (to the low side).
-    padding_mode: what stands in the padding: "zeros", "reflect" (mirror without the edge; padding smaller than the
-        size), "replicate" (the edge), "circular" (padding at most the size).
+        (dilation * (kernel - 1) on each side), "same" (output size ceil(size / stride), an odd element goes
+        to the high side) or "same_lower" (to the low side).
+    padding_mode: what stands in the padding: "zeros", "reflect" (mirror without the edge; padding smaller
+        than the size), "replicate" (the edge), "circular" (padding at most the size).
     activation: None, "relu", "leaky_relu" (slope 0.01), "sigmoid" or "tanh", fused into the convolution.
     algorithm: "auto" or one of ``fc.algorithms("conv{n}d")``, which then runs or raises.
-    out: an array for the result: its exact shape and dtype, C-contiguous, writable, no memory shared with an input.
+    out: an array for the result: its exact shape and dtype, C-contiguous, writable, no memory shared with an
+        input.
 
     Returns y (N, K, {out}), C-contiguous, of x's dtype, with size
     floor((size + pad_low + pad_high - dilation * (kernel - 1) - 1) / stride) + 1 on each axis.
 
-    Raises ValueError (shapes, values), TypeError (dtypes, kinds), UnsupportedError (a named algorithm that cannot
-    compute this), DeviceError (arrays on different devices).
+    Raises ValueError (shapes, values), TypeError (dtypes, kinds), UnsupportedError (a named algorithm that
+    cannot compute this), DeviceError (arrays on different devices).
 
     Source: torch.nn.functional.conv{n}d; ONNX Conv.
     """
@@ -59,9 +61,8 @@ def conv1d(
     x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", activation=None, algorithm="auto", out=None,
 ):  # fmt: skip
-    return _forward(
-        1, "conv1d", x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, algorithm, out
-    )
+    options = (stride, padding, dilation, groups, padding_mode, activation)
+    return _forward(1, "conv1d", x, weight, bias, options, algorithm, out)
 
 
 @doc(_CONV, 2)
@@ -69,9 +70,8 @@ def conv2d(
     x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", activation=None, algorithm="auto", out=None,
 ):  # fmt: skip
-    return _forward(
-        2, "conv2d", x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, algorithm, out
-    )
+    options = (stride, padding, dilation, groups, padding_mode, activation)
+    return _forward(2, "conv2d", x, weight, bias, options, algorithm, out)
 
 
 @doc(_CONV, 3)
@@ -79,17 +79,12 @@ def conv3d(
     x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", activation=None, algorithm="auto", out=None,
 ):  # fmt: skip
-    return _forward(
-        3, "conv3d", x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, algorithm, out
-    )
+    options = (stride, padding, dilation, groups, padding_mode, activation)
+    return _forward(3, "conv3d", x, weight, bias, options, algorithm, out)
 
 
-def _forward(
-    ndim, op, x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, algorithm, out
-):
-    problem = ConvProblem.of(
-        x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, ndim=ndim, op=op
-    )
+def _forward(ndim, op, x, weight, bias, options, algorithm, out):
+    problem = ConvProblem.of(x, weight, bias, *options, ndim=ndim, op=op)
     backend = backend_of(op, x, weight, bias)
     if type(algorithm) is not str or algorithm != "auto":
         _must_run(backend, op, problem, algorithm)
@@ -102,14 +97,15 @@ def _forward(
     return out
 
 
-# -- backward -------------------------------------------------------------------------------------------------
+# -- backward ------------------------------------------------------------------------------------------------
 
 _CONV_BACKWARD = """The gradients of conv{n}d.
 
     With y = conv{n}d(x, weight, bias, ...) and dy the gradient of a scalar with respect to y:
-    dx[n, c, i] = sum of weight[k, c, t] * dy[n, k, o] over all k, t, o with i = o * stride - pad_low + t * dilation,
-    dweight[k, c, t] = sum over n, o of dy[n, k, o] * x[n, c, o * stride - pad_low + t * dilation],
-    dbias[k] = sum over n, o of dy[n, k, o].
+    dx[n, c, i] = sum over k, t, o of weight[k, c, t] * dy[n, k, o]
+    dweight[k, c, t] = sum over n, o of dy[n, k, o] * x[n, c, i]
+    dbias[k] = sum over n, o of dy[n, k, o]
+    for all (t, o) with i = o * stride - pad_low + t * dilation, which padding_mode maps into x.
 
     dy: (N, K, {out}); x and weight as in the forward call, as are stride to padding_mode. One dtype for all.
     output_mask: which of the three gradients to compute; the others are None.
@@ -128,7 +124,8 @@ def conv1d_backward(
     dy, x, weight, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", output_mask=ALL, algorithm="auto",
 ):  # fmt: skip
-    return _backward(1, dy, x, weight, stride, padding, dilation, groups, padding_mode, output_mask, algorithm)
+    options = (stride, padding, dilation, groups, padding_mode)
+    return _backward(1, "conv1d_backward", dy, x, weight, options, output_mask, algorithm)
 
 
 @doc(_CONV_BACKWARD, 2)
@@ -136,7 +133,8 @@ def conv2d_backward(
     dy, x, weight, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", output_mask=ALL, algorithm="auto",
 ):  # fmt: skip
-    return _backward(2, dy, x, weight, stride, padding, dilation, groups, padding_mode, output_mask, algorithm)
+    options = (stride, padding, dilation, groups, padding_mode)
+    return _backward(2, "conv2d_backward", dy, x, weight, options, output_mask, algorithm)
 
 
 @doc(_CONV_BACKWARD, 3)
@@ -144,14 +142,12 @@ def conv3d_backward(
     dy, x, weight, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", output_mask=ALL, algorithm="auto",
 ):  # fmt: skip
-    return _backward(3, dy, x, weight, stride, padding, dilation, groups, padding_mode, output_mask, algorithm)
+    options = (stride, padding, dilation, groups, padding_mode)
+    return _backward(3, "conv3d_backward", dy, x, weight, options, output_mask, algorithm)
 
 
-def _backward(ndim, dy, x, weight, stride, padding, dilation, groups, padding_mode, output_mask, algorithm):
-    op = f"conv{ndim}d_backward"
-    problem = ConvProblem.of(
-        x, weight, None, stride, padding, dilation, groups, padding_mode, None, ndim=ndim, op=op
-    )
+def _backward(ndim, op, dy, x, weight, options, output_mask, algorithm):
+    problem = ConvProblem.of(x, weight, None, *options, ndim=ndim, op=op)
     dy = arguments.float_array(op, "dy", dy)
     arguments.same_dtype(op, x=x, dy=dy)
     arguments.shape_is(op, "dy", dy, problem.y_shape, "the shape of the forward result")
@@ -170,23 +166,24 @@ def _backward(ndim, dy, x, weight, stride, padding, dilation, groups, padding_mo
     )
 
 
-# -- transposed -----------------------------------------------------------------------------------------------
+# -- transposed ----------------------------------------------------------------------------------------------
 
 _CONV_TRANSPOSE = """{n}-d transposed convolution: the gradient of conv{n}d with respect to its input.
 
-    y[n, k, o] = bias[k] + sum of weight[c, k, t] * x[n, c, i] over all c, t, i with o = i * stride - pad_low + t * dilation
+    y[n, k, o] = bias[k] + sum of weight[c, k, t] * x[n, c, i] over all c, t, i with
+    o = i * stride - pad_low + t * dilation
 
     x: (N, C, {spatial}) or (C, {spatial}); float32 or float64.
-    weight: (C, K / groups, {kernel}), of x's dtype; input channels [g * C / groups, (g + 1) * C / groups) reach output
-        channels [g * K / groups, (g + 1) * K / groups).
+    weight: (C, K / groups, {kernel}), of x's dtype; input channels [g * C / groups, (g + 1) * C / groups)
+        reach output channels [g * K / groups, (g + 1) * K / groups).
     bias: (K,) or None.
     stride, dilation: an int or one per axis, at least 1.
     padding: an int, one per axis, or one (low, high) pair per axis: what is cut from the result.
-    output_padding: an int or one per axis, less than the stride or the dilation: what is added at the high side, to
-        tell apart the input sizes that a strided convolution maps to one output size.
+    output_padding: an int or one per axis, less than the stride or the dilation: what is added at the high
+        side, to tell apart the input sizes that a strided convolution maps to one output size.
 
-    Returns y (N, K, {out}) with (size - 1) * stride - pad_low - pad_high + dilation * (kernel - 1) + 1 + output_padding
-    elements on each axis.
+    Returns y (N, K, {out}) with (size - 1) * stride - pad_low - pad_high + dilation * (kernel - 1) + 1 +
+    output_padding elements on each axis.
 
     Raises ValueError (shapes, values), TypeError (dtypes, kinds), DeviceError (arrays on different devices).
 
@@ -196,32 +193,33 @@ _CONV_TRANSPOSE = """{n}-d transposed convolution: the gradient of conv{n}d with
 
 @doc(_CONV_TRANSPOSE, 1)
 def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    return _transpose(1, "conv_transpose1d", x, weight, bias, stride, padding, output_padding, groups, dilation)
+    options = (stride, padding, output_padding, groups, dilation)
+    return _transpose(1, "conv_transpose1d", x, weight, bias, options)
 
 
 @doc(_CONV_TRANSPOSE, 2)
 def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    return _transpose(2, "conv_transpose2d", x, weight, bias, stride, padding, output_padding, groups, dilation)
+    options = (stride, padding, output_padding, groups, dilation)
+    return _transpose(2, "conv_transpose2d", x, weight, bias, options)
 
 
 @doc(_CONV_TRANSPOSE, 3)
 def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    return _transpose(3, "conv_transpose3d", x, weight, bias, stride, padding, output_padding, groups, dilation)
+    options = (stride, padding, output_padding, groups, dilation)
+    return _transpose(3, "conv_transpose3d", x, weight, bias, options)
 
 
-def _transpose(ndim, op, x, weight, bias, stride, padding, output_padding, groups, dilation):
-    problem = ConvProblem.of_transpose(
-        x, weight, bias, stride, padding, output_padding, groups, dilation, ndim=ndim, op=op
-    )
+def _transpose(ndim, op, x, weight, bias, options):
+    problem = ConvProblem.of_transpose(x, weight, bias, *options, ndim=ndim, op=op)
     backend = backend_of(op, x, weight, bias)
     return backend.conv_backward_input(_plain(x), _plain(weight), _plain(bias), problem, "auto")
 
 
 _CONV_TRANSPOSE_BACKWARD = """The gradients of conv_transpose{n}d.
 
-    dy: (N, K, {out}), from whose shape the output_padding follows; x and weight as in the forward call, as are
-    stride, padding, groups and dilation. dx = conv{n}d(dy, weight), dweight is the weight gradient of that
-    convolution with x in the place of its output gradient, dbias[k] = sum over n, o of dy[n, k, o].
+    dy: (N, K, {out}), from whose shape the output_padding follows; x and weight as in the forward call, as
+    are stride, padding, groups and dilation. dx = conv{n}d(dy, weight), dweight is the weight gradient of
+    that convolution with x in the place of its output gradient, dbias[k] = sum over n, o of dy[n, k, o].
     output_mask: which of the three gradients to compute; the others are None.
 
     Returns (dx, dweight, dbias) in the shapes of x, weight and (K,). Raises what conv_transpose{n}d raises.
@@ -230,25 +228,25 @@ _CONV_TRANSPOSE_BACKWARD = """The gradients of conv_transpose{n}d.
 
 @doc(_CONV_TRANSPOSE_BACKWARD, 1)
 def conv_transpose1d_backward(dy, x, weight, stride=1, padding=0, groups=1, dilation=1, *, output_mask=ALL):
-    return _transpose_backward(1, dy, x, weight, stride, padding, groups, dilation, output_mask)
+    options = (stride, padding, 0, groups, dilation)  # output_padding follows from dy
+    return _transpose_backward(1, "conv_transpose1d_backward", dy, x, weight, options, output_mask)
 
 
 @doc(_CONV_TRANSPOSE_BACKWARD, 2)
 def conv_transpose2d_backward(dy, x, weight, stride=1, padding=0, groups=1, dilation=1, *, output_mask=ALL):
-    return _transpose_backward(2, dy, x, weight, stride, padding, groups, dilation, output_mask)
+    options = (stride, padding, 0, groups, dilation)  # output_padding follows from dy
+    return _transpose_backward(2, "conv_transpose2d_backward", dy, x, weight, options, output_mask)
 
 
 @doc(_CONV_TRANSPOSE_BACKWARD, 3)
 def conv_transpose3d_backward(dy, x, weight, stride=1, padding=0, groups=1, dilation=1, *, output_mask=ALL):
-    return _transpose_backward(3, dy, x, weight, stride, padding, groups, dilation, output_mask)
+    options = (stride, padding, 0, groups, dilation)  # output_padding follows from dy
+    return _transpose_backward(3, "conv_transpose3d_backward", dy, x, weight, options, output_mask)
 
 
-def _transpose_backward(ndim, dy, x, weight, stride, padding, groups, dilation, output_mask):
-    op = f"conv_transpose{ndim}d_backward"
+def _transpose_backward(ndim, op, dy, x, weight, options, output_mask):
     dy = arguments.float_array(op, "dy", dy)
-    problem = ConvProblem.of_transpose(
-        x, weight, None, stride, padding, 0, groups, dilation, ndim=ndim, op=op, dy_shape=tuple(dy.shape)
-    )
+    problem = ConvProblem.of_transpose(x, weight, None, *options, ndim=ndim, op=op, dy_shape=tuple(dy.shape))
     arguments.same_dtype(op, x=x, dy=dy)
     want_dx, want_dweight, want_dbias = _mask(op, output_mask)
     backend = backend_of(op, dy, x, weight)
@@ -259,14 +257,15 @@ def _transpose_backward(ndim, dy, x, weight, stride, padding, groups, dilation, 
     )
 
 
-# -- columns --------------------------------------------------------------------------------------------------
+# -- columns -------------------------------------------------------------------------------------------------
 
 
 def im2col(x, kernel_size, dilation=1, padding=0, stride=1):
     """The patches that a convolution sees, as the columns of a matrix.
 
-    cols[n, c * taps + t, o] = x[n, c, o * stride - pad_low + t * dilation], zero in the padding; taps and positions
-    count in row-major order. conv(x, w) is the matrix product of w.reshape(K, -1) with these columns.
+    cols[n, c * taps + t, o] = x[n, c, o * stride - pad_low + t * dilation], zero in the padding; taps and
+    positions count in row-major order. conv(x, w) is the matrix product of w.reshape(K, -1) with these
+    columns.
 
     x: (N, C, *spatial) with one to three spatial axes, float32 or float64. The batch axis is required, since
         without it the number of spatial axes would be ambiguous.
@@ -297,7 +296,7 @@ def col2im(cols, output_size, kernel_size, dilation=1, padding=0, stride=1):
     return backend_of("col2im", cols).col2im(_plain(cols), problem)
 
 
-# -- what the above share -------------------------------------------------------------------------------------
+# -- what the above share ------------------------------------------------------------------------------------
 
 
 def _plain(array):
@@ -309,7 +308,8 @@ def _mask(op, output_mask):
     """output_mask as three bools."""
     if isinstance(output_mask, (tuple, list, ndarray)) and len(output_mask) == 3:
         return tuple(arguments.flag(op, "output_mask", wanted) for wanted in output_mask)
-    raise TypeError(f"{op}: output_mask must be three bools (dx, dweight, dbias), got {arguments.show(output_mask)}")
+    shown = arguments.show(output_mask)
+    raise TypeError(f"{op}: output_mask must be three bools (dx, dweight, dbias), got {shown}")
 
 
 def _must_run(backend, direction, problem, algorithm):

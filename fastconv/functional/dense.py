@@ -1,4 +1,4 @@
-"""The dense layer's function, batch and local response normalisation, and their gradients: docstring, check, dispatch."""
+"""linear, batch and local response normalisation, and their gradients: docstring, check, dispatch."""
 
 from .. import _arguments as arguments
 from .._backends import of as backend_of
@@ -12,14 +12,14 @@ __all__ = [
     "local_response_norm_backward",
 ]
 
-# -- linear ---------------------------------------------------------------------------------------------------
+# -- linear --------------------------------------------------------------------------------------------------
 
 
 def linear(x, weight, bias=None):
     """y[..., o] = bias[o] + sum over i of weight[o, i] * x[..., i].
 
-    x: (..., in) with at least one axis, float32 or float64; weight: (out, in); bias: (out,) or None; one dtype.
-    in and out are at least 1, the other axes may have size 0.
+    x: (..., in) with at least one axis, float32 or float64; weight: (out, in); bias: (out,) or None; one
+    dtype. in and out are at least 1, the other axes may have size 0.
 
     Returns y (..., out). Raises ValueError (shapes) and TypeError (dtypes, kinds).
     Source: torch.nn.functional.linear; ONNX Gemm.
@@ -34,7 +34,8 @@ def linear(x, weight, bias=None):
 
 
 def linear_backward(dy, x, weight):
-    """The gradients of linear: dx = dy weight, dweight = sum of dy^T x, dbias = sum of dy over all axes but the last.
+    """The gradients of linear: dx = dy weight, dweight = sum of dy^T x, dbias = sum of dy over all axes but
+    the last.
 
     dy: (..., out); x (..., in) and weight (out, in) as in the forward call.
     Returns (dx, dweight, dbias). Raises what linear raises.
@@ -60,20 +61,21 @@ def _linear_arrays(op, x, weight):
     return x, weight
 
 
-# -- batch normalisation --------------------------------------------------------------------------------------
+# -- batch normalisation -------------------------------------------------------------------------------------
 
 
 def batch_norm(x, weight, bias, running_mean, running_var, training=False, momentum=0.1, eps=1e-5):
     """y[:, c] = (x[:, c] - mean[c]) / sqrt(var[c] + eps) * weight[c] + bias[c].
 
-    x: (N, C, *d), float32 or float64. weight, bias: (C,) or None (1 and 0); running_mean, running_var: (C,); all of
-        x's dtype.
-    training: normalise by the mean and the biased variance of the batch, and update the running arrays (those that
-        are not None) in place, running = (1 - momentum) * running + momentum * batch, with the unbiased variance.
-        It needs more than one value per channel. Otherwise normalise by the running arrays.
+    x: (N, C, *d), float32 or float64. weight, bias: (C,) or None (1 and 0); running_mean, running_var: (C,);
+        all of x's dtype.
+    training: normalise by the mean and the biased variance of the batch, and update the running arrays (those
+        that are not None) in place, running = (1 - momentum) * running + momentum * batch, with the unbiased
+        variance. It needs more than one value per channel. Otherwise normalise by the running arrays.
     momentum: between 0 and 1; eps: >= 0.
 
-    Returns y of x's shape. Raises ValueError (shapes, values, read-only running arrays) and TypeError (dtypes, kinds).
+    Returns y of x's shape. Raises ValueError (shapes, values, read-only running arrays) and TypeError
+    (dtypes, kinds).
     Source: torch.nn.functional.batch_norm; ONNX BatchNormalization.
     """
     op = "batch_norm"
@@ -94,7 +96,7 @@ def batch_norm_backward(dy, x, weight, running_mean=None, running_var=None, trai
     """The gradients of batch_norm, through the batch's own statistics when training.
 
     With z = (x - mean) / sqrt(var + eps): dbias = sum of dy, dweight = sum of dy * z per channel, and
-    dx = weight / sqrt(var + eps) * (dy - mean(dy) - z * mean(dy * z)) when training, without the two means otherwise.
+    dx = weight / sqrt(var + eps) * (dy - mean(dy) - z * mean(dy * z)), without the two means if not training.
 
     dy, x: (N, C, *d); weight: (C,) or None; running_mean and running_var are used when not training.
     Returns (dx, dweight, dbias); nothing is updated. Raises what batch_norm raises.
@@ -156,7 +158,7 @@ def _channels_first(op, name, array):
     return array
 
 
-# -- local response normalisation -----------------------------------------------------------------------------
+# -- local response normalisation ----------------------------------------------------------------------------
 
 
 def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0):
@@ -176,8 +178,10 @@ def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0):
 def local_response_norm_backward(dy, x, size, alpha, beta, k):
     """The gradient of local_response_norm: with s the sum in brackets there,
 
-    dx[:, i] = dy[:, i] * s[:, i]^-beta - 2 * alpha * beta / size * x[:, i] * sum of (dy * x * s^(-beta - 1))[:, c]
-    over the channels c that have i among theirs.
+    dx[:, i] = dy[:, i] * s[:, i]^-beta
+               - 2 * alpha * beta / size * x[:, i] * sum over c of dy[:, c] * x[:, c] * s[:, c]^(-beta - 1)
+
+    where c are the channels that have i among theirs.
 
     dy, x: (N, C, *d). Returns dx of x's shape. Raises what local_response_norm raises.
     """

@@ -1,7 +1,8 @@
 """Losses with their gradients: docstring, check, dispatch.
 
 Each returns (loss, dinput) from one stable pass: `loss` a scalar of the input's dtype (an array for reduction
-"none"), `dinput` the gradient of its sum. What lies inside `target` is checked by the backend, where it is used.
+"none"), `dinput` the gradient of its sum. What lies inside `target` is checked by the backend, where it is
+used.
 """
 
 import numpy as np
@@ -23,28 +24,29 @@ def softmax_cross_entropy(
     (1 - s) * q + s / C. The gradient of a sample with weight 1 is softmax(logits) - q.
 
     logits: (N, C, *d), or (C,) for one sample; float32 or float64.
-    target: class indices (N, *d) of any integer dtype, or probabilities (N, C, *d) of the dtype of logits (() or (C,)
-        for one sample).
+    target: class indices (N, *d) of any integer dtype, or probabilities (N, C, *d) of the dtype of logits (()
+        or (C,) for one sample).
     weight: (C,) or None, one factor per class.
     ignore_index: positions with this class index cost nothing and count for nothing. Class indices only.
-    reduction: "mean" (over the sum of the targets' weights for class indices, over the number of positions for
-        probabilities), "sum", or "none" for a loss (N, *d).
+    reduction: "mean" (over the sum of the targets' weights for class indices, over the number of positions
+        for probabilities), "sum", or "none" for a loss (N, *d).
     label_smoothing: between 0 and 1.
 
-    Returns (loss, dlogits). Raises ValueError (shapes, values, a class out of range) and TypeError (dtypes, kinds).
+    Returns (loss, dlogits). Raises ValueError (shapes, values, a class out of range) and TypeError (dtypes,
+    kinds).
     Source: torch.nn.functional.cross_entropy.
     """
     op = "softmax_cross_entropy"
     logits = _scores(op, "logits", logits)
     target = arguments.any_array(op, "target", target, scalars=True)
     weight = _class_weight(op, weight, "logits", logits)
-    ignore_index = arguments.integer(op, "ignore_index", ignore_index, -arguments.INDEX_MAX, arguments.INDEX_MAX)
+    ignore_index = _any_index(op, ignore_index)
     arguments.word(op, "reduction", reduction, REDUCTIONS)
     label_smoothing = arguments.real(op, "label_smoothing", label_smoothing, 0, 1)
     if arguments.dtype_char(target) in "efdgFDG":
         target = arguments.float_array(op, "target", target)
         arguments.same_dtype(op, logits=logits, target=target)
-        arguments.shape_is(op, "target", target, tuple(logits.shape), "probabilities have the shape of logits")
+        arguments.shape_is(op, "target", target, tuple(logits.shape), "probabilities, shaped as logits")
         if ignore_index >= 0:
             raise ValueError(
                 f"{op}: ignore_index={ignore_index} and target has dtype {target.dtype}"
@@ -65,16 +67,17 @@ def softmax_cross_entropy(
 def nll(log_probs, target, *, weight=None, ignore_index=-100, reduction="mean"):
     """loss = -weight[target] * log_probs[target], and its gradient.
 
-    log_probs: (N, C, *d), or (C,) for one sample; float32 or float64. target: class indices (N, *d), or (), of any
-    integer dtype. weight, ignore_index, reduction: as for softmax_cross_entropy.
+    log_probs: (N, C, *d), or (C,) for one sample; float32 or float64. target: class indices (N, *d), or (),
+    of any integer dtype. weight, ignore_index, reduction: as for softmax_cross_entropy.
 
-    Returns (loss, dlog_probs). Raises ValueError (shapes, values, a class out of range) and TypeError (dtypes, kinds).
+    Returns (loss, dlog_probs). Raises ValueError (shapes, values, a class out of range) and TypeError
+    (dtypes, kinds).
     Source: torch.nn.functional.nll_loss.
     """
     op = "nll"
     log_probs = _scores(op, "log_probs", log_probs)
     weight = _class_weight(op, weight, "log_probs", log_probs)
-    ignore_index = arguments.integer(op, "ignore_index", ignore_index, -arguments.INDEX_MAX, arguments.INDEX_MAX)
+    ignore_index = _any_index(op, ignore_index)
     arguments.word(op, "reduction", reduction, REDUCTIONS)
     target = _classes(op, target, "log_probs", log_probs)
     return _one_or_many(
@@ -88,11 +91,11 @@ def nll(log_probs, target, *, weight=None, ignore_index=-100, reduction="mean"):
 
 
 def sigmoid_cross_entropy(logits, target, *, weight=None, pos_weight=None, reduction="mean"):
-    """loss = -weight * (pos_weight * t * log sigmoid(z) + (1 - t) * log(1 - sigmoid(z))), elementwise, and its gradient.
+    """loss = -weight * (pos_weight * t * log sigmoid(z) + (1 - t) * log(1 - sigmoid(z))), and its gradient.
 
-    logits z: any shape, float32 or float64; target t: the same shape and dtype, between 0 and 1. weight, pos_weight:
-    arrays of that dtype whose shape broadcasts to that of logits, or None. reduction: "mean" (over all elements),
-    "sum" or "none". Without weights the gradient is sigmoid(z) - t.
+    logits z: any shape, float32 or float64; target t: the same shape and dtype, between 0 and 1. weight,
+    pos_weight: arrays of that dtype whose shape broadcasts to that of logits, or None. reduction: "mean"
+    (over all elements), "sum" or "none". Without weights the gradient is sigmoid(z) - t.
 
     Returns (loss, dlogits). Raises ValueError (shapes, values) and TypeError (dtypes, kinds).
     Source: torch.nn.functional.binary_cross_entropy_with_logits.
@@ -122,12 +125,13 @@ def squared_error(prediction, target, *, reduction="mean"):
 
 
 def hinge(scores, target, *, margin=1.0, reduction="mean"):
-    """loss = sum over j != t of max(0, scores[j] - scores[t] + margin) per sample, t its target, and its gradient.
+    """loss = sum over j != t of max(0, scores[j] - scores[t] + margin), t the target, and its gradient.
 
-    scores: (N, C), or (C,) for one sample; float32 or float64. target: class indices (N,), or (), of any integer
-    dtype. reduction: "mean" (over the samples), "sum", or "none" for a loss (N,).
+    scores: (N, C), or (C,) for one sample; float32 or float64. target: class indices (N,), or (), of any
+    integer dtype. reduction: "mean" (over the samples), "sum", or "none" for a loss (N,).
 
-    Returns (loss, dscores). Raises ValueError (shapes, values, a class out of range) and TypeError (dtypes, kinds).
+    Returns (loss, dscores). Raises ValueError (shapes, values, a class out of range) and TypeError (dtypes,
+    kinds).
     Source: Weston and Watkins, 1999 (torch's multi_margin_loss divides by C besides).
     """
     op = "hinge"
@@ -145,14 +149,14 @@ def hinge(scores, target, *, margin=1.0, reduction="mean"):
     )
 
 
-# -- what the above share -------------------------------------------------------------------------------------
+# -- what the above share ------------------------------------------------------------------------------------
 
 
 def _scores(op, name, scores):
     """Scores (N, C, *d) or (C,), with at least one class."""
     scores = arguments.float_array(op, name, scores)
     if scores.ndim == 0 or scores.shape[min(scores.ndim - 1, 1)] == 0:
-        raise ValueError(f"{op}: {name} has shape {scores.shape}, need (N, C, *d) or (C,) with at least one class")
+        raise ValueError(f"{op}: {name} has shape {scores.shape}, need (N, C, *d) or (C,) with C at least 1")
     return scores
 
 
@@ -177,6 +181,10 @@ def _class_weight(op, weight, name, scores):
     classes = scores.shape[min(scores.ndim - 1, 1)]
     arguments.shape_is(op, "weight", weight, (classes,), "one factor per class")
     return weight
+
+
+def _any_index(op, ignore_index):
+    return arguments.integer(op, "ignore_index", ignore_index, -arguments.INDEX_MAX, arguments.INDEX_MAX)
 
 
 def _one_or_many(scores, target, reduction, loss_of):
@@ -206,5 +214,6 @@ def _spread(op, name, weight, logits):
         return np.broadcast_to(weight, logits.shape)
     except ValueError:
         raise ValueError(
-            f"{op}: {name} has shape {weight.shape}, need one that broadcasts to {logits.shape} (that of logits)"
+            f"{op}: {name} has shape {weight.shape}, need one that broadcasts"
+            f" to {logits.shape} (that of logits)"
         ) from None

@@ -14,7 +14,7 @@ __all__ = [
     for n in (1, 2, 3)
 ]
 
-# -- maximum --------------------------------------------------------------------------------------------------
+# -- maximum -------------------------------------------------------------------------------------------------
 
 _MAX_POOL = """{n}-d maximum pooling.
 
@@ -22,13 +22,13 @@ _MAX_POOL = """{n}-d maximum pooling.
 
     x: (N, C, {spatial}) or (C, {spatial}); float32 or float64. N may be 0.
     kernel_size, stride (default: kernel_size), dilation: an int or one per axis, at least 1.
-    padding: an int, one per axis, or one (low, high) pair per axis. It may exceed half the window: a window wholly
-        in padding has maximum -inf and index -1.
+    padding: an int, one per axis, or one (low, high) pair per axis. It may exceed half the window: a window
+        wholly in padding has maximum -inf and index -1.
     ceil_mode: also count windows that reach beyond the end, as long as they start before the high padding.
     return_indices: also return where each maximum is.
 
-    Returns y (N, C, {out}), or (y, indices): int64 flat positions inside one input plane. Of equal values the first
-    is taken; a window that holds a NaN gives NaN.
+    Returns y (N, C, {out}), or (y, indices): int64 flat positions inside one input plane. Of equal values the
+    first is taken; a window that holds a NaN gives NaN.
 
     Raises ValueError (shapes, values) and TypeError (dtypes, kinds).
 
@@ -65,11 +65,12 @@ def _maximum(op, x, problem, return_indices):
 
 _MAX_BACKWARD = """The gradient of {name}: every dy is added to the element its maximum came from.
 
-    dy, indices: (N, C, {out}), as the forward pass returned them (indices int64); -1, a window wholly in padding, is
-        ignored.
+    dy, indices: (N, C, {out}), as the forward pass returned them (indices int64); -1, a window wholly in
+        padding, is ignored.
     input_shape: the shape of x.
 
-    Returns dx of input_shape. Raises ValueError (shapes; an index outside the plane) and TypeError (dtypes, kinds).
+    Returns dx of input_shape. Raises ValueError (shapes; an index outside the plane) and TypeError (dtypes,
+    kinds).
     """
 
 
@@ -96,18 +97,18 @@ def _max_backward(ndim, op, dy, indices, input_shape):
     return backend_of(op, dy, indices).max_pool_backward(dy, indices, problem)
 
 
-# -- average --------------------------------------------------------------------------------------------------
+# -- average -------------------------------------------------------------------------------------------------
 
 _AVG_POOL = """{n}-d average pooling.
 
-    y[n, c, o] = (sum over the taps t inside the plane of x[n, c, o * stride - pad_low + t * dilation]) / divisor
+    y[n, c, o] = 1 / divisor * sum over the taps t inside of x[n, c, o * stride - pad_low + t * dilation]
 
     x: (N, C, {spatial}) or (C, {spatial}); float32 or float64. N may be 0.
     kernel_size, stride (default: kernel_size), dilation: an int or one per axis, at least 1.
     padding: an int, one per axis, or one (low, high) pair per axis. It may exceed half the window.
     ceil_mode: also count windows that reach beyond the end, as long as they start before the high padding.
-    count_include_pad: whether the divisor counts the taps in the padding, or only those inside the plane (a window
-        wholly in padding then has average 0). Taps beyond the padding never count.
+    count_include_pad: whether the divisor counts the taps in the padding, or only those inside the plane (a
+        window wholly in padding then has average 0). Taps beyond the padding never count.
     divisor_override: None, or the divisor itself, an int other than 0.
 
     Returns y (N, C, {out}). Raises ValueError (shapes, values) and TypeError (dtypes, kinds).
@@ -149,7 +150,7 @@ def _avg_pool(ndim, op, x, options):
     return backend_of(op, x).avg_pool(x, problem)
 
 
-_AVG_BACKWARD = """The gradient of avg_pool{n}d: every dy, over its divisor, is added to all elements of its window.
+_AVG_BACKWARD = """The gradient of avg_pool{n}d: every dy, over its divisor, is added to its whole window.
 
     dy: (N, C, {out}); input_shape: the shape of x; the other arguments as in the forward call.
 
@@ -190,7 +191,7 @@ def _avg_backward(ndim, op, dy, input_shape, options):
     return backend_of(op, dy).avg_pool_backward(dy, problem)
 
 
-# -- adaptive -------------------------------------------------------------------------------------------------
+# -- adaptive ------------------------------------------------------------------------------------------------
 
 _ADAPTIVE_AVG = """{n}-d average pooling to a given output size.
 
