@@ -13,15 +13,38 @@ from .conv import (
     im2col,
 )
 from .dense import linear, linear_backward
+from .elementwise import (
+    activation,
+    activation_backward,
+    dropout,
+    dropout_backward,
+    maxout,
+    maxout_backward,
+    softmax,
+    softmax_backward,
+)
+from .pool import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 
 __all__ = [
+    "activation",
+    "activation_backward",
     "algorithms",
+    "avg_pool",
+    "avg_pool_backward",
     "col2im",
     "conv_backward_input",
     "conv_backward_weight",
     "conv_forward",
+    "dropout",
+    "dropout_backward",
     "im2col",
     "linear",
     "linear_backward",
+    "max_pool",
+    "max_pool_backward",
+    "maxout",
+    "maxout_backward",
     "plan",
+    "softmax",
+    "softmax_backward",
 ]

@@ -1,0 +1,74 @@
+"""Activations, softmax, maxout, dropout: what each entry allocates. Arguments are already valid."""
+
+import math
+
+import numpy as np
+
+from .. import _config
+from . import isa
+
+
+def _like(array, shape=None):
+    """A fresh result of the dtype of an argument, in native byte order."""
+    return np.empty(array.shape if shape is None else shape, array.dtype.newbyteorder("="))
+
+
+def activation(name, x, parameter):
+    y = _like(x)
+    isa.active().activation(x, y, name, parameter, _config.get_num_threads())
+    return y
+
+
+def activation_backward(name, dy, y, parameter):
+    dx = _like(y)
+    isa.active().activation_backward(dy, y, dx, name, parameter, _config.get_num_threads())
+    return dx
+
+
+def _around(shape, axis):
+    """The shape as (outer, along the axis, inner)."""
+    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+
+
+def softmax(x, axis, log):
+    y = _like(x)
+    if y.size:
+        isa.active().softmax(x, y, *_around(x.shape, axis), log, _config.get_num_threads())
+    return y
+
+
+def softmax_backward(dy, y, axis, log):
+    dx = _like(y)
+    if dx.size:
+        isa.active().softmax_backward(dy, y, dx, *_around(y.shape, axis), log, _config.get_num_threads())
+    return dx
+
+
+def maxout(x, pieces, axis):
+    shape = (*x.shape[:axis], x.shape[axis] // pieces, *x.shape[axis + 1 :])
+    y, indices = _like(x, shape), np.empty(shape, np.int64)
+    if y.size:
+        isa.active().maxout(x, y, indices, pieces, math.prod(shape[axis + 1 :]), _config.get_num_threads())
+    return y, indices
+
+
+def maxout_backward(dy, indices, pieces, axis):
+    shape = (*dy.shape[:axis], dy.shape[axis] * pieces, *dy.shape[axis + 1 :])
+    dx = _like(dy, shape)
+    if dx.size:
+        inner = math.prod(shape[axis + 1 :])
+        wrong = isa.active().maxout_backward(dy, indices, dx, pieces, inner, _config.get_num_threads())
+        if wrong is not None:
+            raise ValueError(f"maxout_backward: index {wrong} is not one of {pieces} pieces (need 0 <= index < {pieces})")
+    return dx
+
+
+def dropout(x, mask, p):
+    y = _like(x)
+    scale = 1.0 / (1.0 - p) if p < 1 else 0.0
+    isa.active().dropout(x, np.ascontiguousarray(mask), y, scale, _config.get_num_threads())
+    return y
+
+
+def dropout_backward(dy, mask, p):
+    return dropout(dy, mask, p)

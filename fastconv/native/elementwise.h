@@ -1,0 +1,99 @@
+/* Elementwise kernels: activations and their derivatives, dropout. A call works on elements [start, start + count).
+ *
+ * Knows nothing of threads or shapes. An element's result depends on that element alone.
+ */
+#ifndef FC_ELEMENTWISE_COMMON
+#define FC_ELEMENTWISE_COMMON
+enum { FC_LINEAR = 0, FC_RELU = 1, FC_LEAKY_RELU = 2, FC_SIGMOID = 3, FC_TANH = 4, FC_ELU = 5 };
+#define FC_FUSED_LEAK 0.01 /* the slope of the leaky ReLU that is fused into a convolution */
+#endif
+
+/* y = f(x); x and y may be the same memory. A comparison with NaN is false, which lets NaN through everywhere. */
+static void NAME(activate_into)(REAL *y, const REAL *x, ix count, int kind, REAL parameter)
+{
+    const V zero = SPLAT(0);
+    switch (kind) {
+    case FC_RELU:
+        FOR_LANES(i, count) { V v = TAKE(x + i); PUT(y + i, SELECT(v <= 0, zero, v)); }
+        break;
+    case FC_LEAKY_RELU:
+        FOR_LANES(i, count) { V v = TAKE(x + i); PUT(y + i, SELECT(v <= 0, v * parameter, v)); }
+        break;
+    case FC_ELU:
+        FOR_LANES(i, count)
+        {
+            V v = TAKE(x + i);
+            PUT(y + i, SELECT(v <= 0, NAME(vexpm1_nonpositive)(v) * parameter, v));
+        }
+        break;
+    case FC_SIGMOID:
+        FOR_LANES(i, count) PUT(y + i, NAME(vsigmoid)(TAKE(x + i)));
+        break;
+    case FC_TANH:
+        FOR_LANES(i, count) PUT(y + i, NAME(vtanh)(TAKE(x + i)));
+        break;
+    default:
+        break;
+    }
+}
+
+/* In place, as fused into a convolution: the same bits as the function on its own. */
+static void NAME(activate)(REAL *y, ix count, int kind)
+{
+    NAME(activate_into)(y, y, count, kind, (REAL)FC_FUSED_LEAK);
+}
+
+static void NAME(activation)(const fc_view *x, REAL *y, ix start, ix count, int kind, REAL parameter)
+{
+    REAL buffer[FC_BLOCK];
+    FOR_BLOCKS(at, n, count)
+        NAME(activate_into)(y + start + at, NAME(view_fetch)(x, start + at, n, buffer), n, kind, parameter);
+}
+
+/* dx = dy f'(x), with f' written in y = f(x) */
+static void NAME(activation_backward)(const fc_view *dyv, const fc_view *yv, REAL *dx, ix start, ix count, int kind,
+                                      REAL parameter)
+{
+    REAL dy_buffer[FC_BLOCK], y_buffer[FC_BLOCK];
+    const V zero = SPLAT(0);
+    FOR_BLOCKS(at, n, count) {
+        const REAL *dy = NAME(view_fetch)(dyv, start + at, n, dy_buffer);
+        const REAL *y = NAME(view_fetch)(yv, start + at, n, y_buffer);
+        REAL *out = dx + start + at;
+        switch (kind) {
+        case FC_RELU:
+            FOR_LANES(i, n) { V g = TAKE(dy + i); PUT(out + i, SELECT(TAKE(y + i) <= 0, zero, g)); }
+            break;
+        case FC_LEAKY_RELU:
+            FOR_LANES(i, n) { V g = TAKE(dy + i); PUT(out + i, SELECT(TAKE(y + i) <= 0, g * parameter, g)); }
+            break;
+        case FC_ELU:
+            FOR_LANES(i, n)
+            {
+                V g = TAKE(dy + i), v = TAKE(y + i);
+                PUT(out + i, SELECT(v <= 0, (v + parameter) * g, g));
+            }
+            break;
+        case FC_SIGMOID:
+            FOR_LANES(i, n) { V v = TAKE(y + i); PUT(out + i, TAKE(dy + i) * (v * ((REAL)1 - v))); }
+            break;
+        case FC_TANH: /* (1 - y)(1 + y), not 1 - y^2, which cancels where there is no fused multiply-add */
+            FOR_LANES(i, n) { V v = TAKE(y + i); PUT(out + i, TAKE(dy + i) * (((REAL)1 - v) * ((REAL)1 + v))); }
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+/* y = x * scale where the mask is set, 0 elsewhere (whatever x is) */
+static void NAME(dropout)(const fc_view *xv, const uint8_t *mask, REAL *y, ix start, ix count, REAL scale)
+{
+    REAL buffer[FC_BLOCK];
+    FOR_BLOCKS(at, n, count) {
+        const REAL *x = NAME(view_fetch)(xv, start + at, n, buffer);
+        const uint8_t *set = mask + start + at;
+        REAL *out = y + start + at;
+        for (ix i = 0; i < n; i++) out[i] = set[i] ? x[i] * scale : 0;
+    }
+}

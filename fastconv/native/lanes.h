@@ -1,0 +1,117 @@
+/* What the element kernels share: loops over lanes with partial ends, lane numbers, de-interleaving, square roots.
+ *
+ * Every loop treats its last, partial vector by the same code as the others, so that an element's bits do not depend on its
+ * distance from the end. Inputs are fetched FC_BLOCK elements at a time.
+ */
+#ifndef FC_LANES_COMMON
+#define FC_LANES_COMMON
+#include <math.h>
+
+/* Elements fetched at once where a view cannot be used as it lies: 4 or 8 KB of stack a buffer, two or three of which stay in L1. */
+#define FC_BLOCK 1024
+
+/* for every vector of n elements: i is its first element, left how many remain */
+#define FOR_LANES(i, n) for (ix i = 0, left; (left = (n) - i) > 0; i += VL)
+#define TAKE(p) (left >= VL ? LOAD(p) : LOADN(p, left))
+#define TAKE_OR(p, fill) (left >= VL ? LOAD(p) : SELECT(NAME(lane_numbers)() < (INT)left, LOADN(p, left), fill))
+#define PUT(p, v) do { if (left >= VL) STORE(p, v); else STOREN(p, v, left); } while (0)
+
+/* for every block of `count` elements: at is its first element, n its length */
+#define FOR_BLOCKS(at, n, count) for (ix at = 0, n; (n = FC_MIN((ix)FC_BLOCK, (count) - at)) > 0; at += FC_BLOCK)
+
+/* int64 arrays are read by the functions for double, which move bits (the definition follows with that type's templates) */
+static const double *view_fetch_f64(const fc_view *v, ptrdiff_t start, ptrdiff_t count, double *buffer);
+static inline const int64_t *fc_fetch_int64(const fc_view *v, ptrdiff_t start, ptrdiff_t count, int64_t *buffer)
+{
+    return (const int64_t *)view_fetch_f64(v, start, count, (double *)buffer);
+}
+
+/* A long sum of few parts: two-sum keeps what rounding loses. Infinite and NaN totals have no remainder. */
+typedef struct { double sum, rest; } fc_total;
+static inline void fc_total_add(fc_total *t, double v)
+{
+    double sum = t->sum + v, back = sum - t->sum;
+    t->rest += (t->sum - (sum - back)) + (v - back);
+    t->sum = sum;
+}
+static inline double fc_total_value(const fc_total *t)
+{
+    return isfinite(t->sum) ? t->sum + t->rest : t->sum;
+}
+#endif
+
+#undef LANES_FROM
+#if VBYTES / REAL_BYTES == 16
+#define LANES_FROM(start, step) {start, start + step, start + 2 * step, start + 3 * step, start + 4 * step, \
+    start + 5 * step, start + 6 * step, start + 7 * step, start + 8 * step, start + 9 * step, start + 10 * step, \
+    start + 11 * step, start + 12 * step, start + 13 * step, start + 14 * step, start + 15 * step}
+#elif VBYTES / REAL_BYTES == 8
+#define LANES_FROM(start, step) {start, start + step, start + 2 * step, start + 3 * step, start + 4 * step, \
+    start + 5 * step, start + 6 * step, start + 7 * step}
+#elif VBYTES / REAL_BYTES == 4
+#define LANES_FROM(start, step) {start, start + step, start + 2 * step, start + 3 * step}
+#else
+#define LANES_FROM(start, step) {start, start + step}
+#endif
+
+INLINE M NAME(lane_numbers)(void) { return (M)LANES_FROM(0, 1); }
+
+/* a and b lie behind one another; their elements 0, 2, 4, ... and 1, 3, 5, ... */
+#if defined(__clang__)
+INLINE V NAME(every_other)(V a, V b, int first)
+{
+    V r;
+    for (int i = 0; i < VL / 2; i++) { r[i] = a[2 * i + first]; r[VL / 2 + i] = b[2 * i + first]; }
+    return r;
+}
+INLINE V NAME(zip)(V a, V b, int high)
+{
+    V r;
+    for (int i = 0; i < VL; i++) { int j = i / 2 + (high ? VL / 2 : 0); r[i] = i % 2 ? b[j] : a[j]; }
+    return r;
+}
+#else
+INLINE V NAME(every_other)(V a, V b, const int first)
+{
+    if (first) return __builtin_shuffle(a, b, (M)LANES_FROM(1, 2));
+    return __builtin_shuffle(a, b, (M)LANES_FROM(0, 2));
+}
+/* a0 b0 a1 b1 ...: its lower or upper half */
+INLINE V NAME(zip)(V a, V b, const int high)
+{
+    const M n = NAME(lane_numbers)();
+    return __builtin_shuffle(a, b, (n >> 1) + (n & 1) * (INT)VL + (high ? (INT)(VL / 2) : 0));
+}
+#endif
+
+INLINE V NAME(vsqrt)(V x)
+{
+#if VBYTES == 64 && REAL_BYTES == 4
+    return (V)_mm512_sqrt_ps((__m512)x);
+#elif VBYTES == 64
+    return (V)_mm512_sqrt_pd((__m512d)x);
+#elif VBYTES == 32 && REAL_BYTES == 4
+    return (V)_mm256_sqrt_ps((__m256)x);
+#elif VBYTES == 32
+    return (V)_mm256_sqrt_pd((__m256d)x);
+#else
+    for (int i = 0; i < VL; i++) x[i] = (REAL)sqrt((double)x[i]); /* exact for float too: 53 >= 2 * 24 + 2 bits */
+    return x;
+#endif
+}
+
+/* The sum of all lanes, neighbours first in halves: a fixed tree */
+INLINE REAL NAME(add_lanes)(V v)
+{
+    UNROLL for (int half = VL / 2; half; half /= 2)
+        UNROLL for (int i = 0; i < half; i++) v[i] += v[i + half];
+    return v[0];
+}
+
+/* Sum of n contiguous values, n <= FC_BLOCK */
+INLINE REAL NAME(block_sum)(const REAL *p, ix n)
+{
+    V sum = SPLAT(0);
+    FOR_LANES(i, n) sum += TAKE(p + i);
+    return NAME(add_lanes)(sum);
+}
