@@ -24,14 +24,15 @@ class Plan(NamedTuple):
 class Algorithm(NamedTuple):
     """One way to compute a direction.
 
-    accepts(problem) -> None or a reason; run(...) computes; scratch(problem, threads) -> bytes; automatic: None, or why "auto" does not choose it.
+    accepts(problem) -> None, or why it cannot compute it; suits(problem, precision) -> None, or why "auto" would rather not, although it could;
+    run(kernels, problem, *arrays) computes; scratch(kernels, problem, threads) -> bytes.
     """
 
     name: str
     accepts: Callable
+    suits: Callable
     run: Callable
     scratch: Callable
-    automatic: str | None = None
 
 
 TABLES = {}  # direction without its rank, such as "conv_backward_input" -> algorithms, fastest first
@@ -53,29 +54,25 @@ def algorithms(direction):
 
 
 @lru_cache(maxsize=4096)
-def _choose(direction, problem, algorithm):
-    """(Algorithm, refused) or raises."""
+def _choose(direction, problem, algorithm, precision):
+    """(Algorithm, refused) or raises. `refused` says of every other algorithm why "auto" would not choose it."""
     table = TABLES[direction]
-    refused = {}
-    for candidate in table:
-        reason = candidate.accepts(problem)
-        if algorithm == "auto":
-            reason = reason or candidate.automatic
-            if reason is None:
-                refused.update((a.name, a.accepts(problem) or a.automatic) for a in table if a.accepts(problem) or a.automatic)
-                return candidate, refused
-            refused[candidate.name] = reason
-        elif candidate.name == algorithm:
-            if reason is not None:
-                raise UnsupportedError(f"{problem.op}: algorithm {algorithm!r} {reason}")
-            return candidate, refused
-    names = ", ".join(repr(a.name) for a in table)
-    raise ValueError(f"{problem.op}: algorithm {algorithm!r} is unknown (need 'auto' or one of {names})")
+    reasons = {a.name: a.accepts(problem) for a in table}
+    if algorithm == "auto":
+        reasons = {a.name: reasons[a.name] or a.suits(problem, precision) for a in table}
+        chosen = next(a for a in table if reasons[a.name] is None)
+    else:
+        chosen = next((a for a in table if a.name == algorithm), None)
+        if chosen is None:
+            raise ValueError(f"{problem.op}: algorithm {algorithm!r} is unknown (need 'auto' or one of {', '.join(map(repr, reasons))})")
+        if reasons[algorithm] is not None:
+            raise UnsupportedError(f"{problem.op}: algorithm {algorithm!r} {reasons[algorithm]}")
+    return chosen, {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def choose(direction, problem, algorithm):
     """The `Algorithm` that computes `direction` (a key of TABLES) for this problem."""
-    return _choose(direction, problem, algorithm)[0]
+    return _choose(direction, problem, algorithm, _config.get_precision())[0]
 
 
 def plan(direction, problem, algorithm="auto"):
@@ -85,6 +82,6 @@ def plan(direction, problem, algorithm="auto"):
         if algorithm not in ("auto", "direct"):
             raise ValueError(f"{direction}: algorithm {algorithm!r} is unknown (need 'auto' or 'direct')")
         return Plan("direct", {}, getattr(problem, "flops", 0), 0)
-    chosen, refused = _choose(name, problem, algorithm)
+    chosen, refused = _choose(name, problem, algorithm, _config.get_precision())
     scratch = chosen.scratch(isa.active(), problem, _config.get_num_threads())
     return Plan(chosen.name, dict(refused), problem.flops, scratch)

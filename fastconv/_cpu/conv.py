@@ -145,20 +145,82 @@ def _im2col_scratch(kernels, problem, threads):
     return problem.N * problem.C * problem.taps * math.prod(problem.out) * problem.dtype.itemsize
 
 
+# -- Winograd: fewer multiplications for small dense kernels, at a documented cost in rounding ---------------------
+
+
+def _winograd_accepts(problem):
+    kernel, taps = problem.kernel, (3, 4, 5)
+    if kernel[0] != 1 or problem.size[0] != 1 or kernel[1] not in taps or kernel[2] not in taps:
+        return "needs a 2-d kernel of 3 to 5 taps an axis"
+    if problem.stride != (1, 1, 1) or problem.dilation != (1, 1, 1):
+        return "needs stride 1 and dilation 1"
+    return None
+
+
+def _winograd_accepts_zeros(problem):
+    return _winograd_accepts(problem) or (None if problem.padding_mode == "zeros" else "needs padding_mode='zeros'")
+
+
+def _winograd_forward(kernels, problem, x, weight, bias, y):
+    kernels.winograd_forward(x, weight, _small(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
+
+
+def _winograd_backward_input(kernels, problem, dy, weight, bias, dx):
+    kernels.winograd_backward_input(dy, weight, _small(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
+
+
+def _winograd_backward_weight(kernels, problem, dy, x, dweight):
+    kernels.winograd_backward_weight(dy, x, dweight, _shape(kernels, problem), _config.get_num_threads())
+
+
+def _winograd_scratch(direction):
+    def scratch(kernels, problem, threads):
+        return kernels.winograd_scratch(direction, problem.dtype.itemsize, _shape(kernels, problem), threads)
+
+    return scratch
+
+
+def _winograd_suits(problem, precision):
+    if precision == "strict":
+        return "is not a direct sum, which precision 'strict' asks for"
+    if problem.dtype != np.float32:
+        return "is run only when named for float64: who asks for float64 asks for its accuracy"
+    if min(problem.C, problem.K) // problem.groups < WINOGRAD_CHANNELS:
+        return f"pays from {WINOGRAD_CHANNELS} channels and filters on"
+    tiles = [-(-out // (7 - taps)) for out, taps in zip(problem.out[1:], problem.kernel[1:])]
+    if math.prod(problem.out) * problem.taps < WINOGRAD_SAVING * 36 * math.prod(tiles):
+        return "saves too little on so small a map"
+    return None
+
+
+WINOGRAD_CHANNELS = 16  # fewer leave the transforms unpaid: 36 values a tile and channel against 36 * K products
+WINOGRAD_SAVING = 1.5  # least ratio of direct to transformed multiplications that covers the transforms
+
+
 def _anything(problem):
     return None
 
 
-BLOWUP = "is run only when named: it writes out the whole patch matrix"
+def _always(problem, precision):
+    return None
 
 
-def _table(direction, implicit, im2col):
+def _only_named(problem, precision):
+    return "is run only when named: it writes out the whole patch matrix"
+
+
+def _table(direction, winograd_accepts, winograd, implicit, im2col):
     return (
-        Algorithm("implicit_gemm", _anything, implicit, _implicit_scratch(direction)),
-        Algorithm("im2col", _anything, im2col, _im2col_scratch, automatic=BLOWUP),
+        Algorithm("winograd", winograd_accepts, _winograd_suits, winograd, _winograd_scratch(direction)),
+        Algorithm("implicit_gemm", _anything, _always, implicit, _implicit_scratch(direction)),
+        Algorithm("im2col", _anything, _only_named, im2col, _im2col_scratch),
     )
 
 
-TABLES["conv"] = _table("forward", _implicit_forward, _im2col_forward)
-TABLES["conv_backward_input"] = _table("backward_input", _implicit_backward_input, _im2col_backward_input)
-TABLES["conv_backward_weight"] = _table("backward_weight", _implicit_backward_weight, _im2col_backward_weight)
+TABLES["conv"] = _table("forward", _winograd_accepts, _winograd_forward, _implicit_forward, _im2col_forward)
+TABLES["conv_backward_input"] = _table(
+    "backward_input", _winograd_accepts_zeros, _winograd_backward_input, _implicit_backward_input, _im2col_backward_input
+)
+TABLES["conv_backward_weight"] = _table(
+    "backward_weight", _winograd_accepts, _winograd_backward_weight, _implicit_backward_weight, _im2col_backward_weight
+)

@@ -1,10 +1,11 @@
 /* The templates, in order of dependence; included by kernels.h for each element type. */
 #include "simd.h"
 #include "view.h"
+#include "lanes.h"
 #include "gemm.h"
 #include "pack.h"
 #include "vmath.h"
-#include "lanes.h"
 #include "elementwise.h"
+#include "winograd.h"
 #include "softmax.h"
 #include "pool.h"

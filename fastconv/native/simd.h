@@ -72,6 +72,7 @@ typedef ptrdiff_t ix;
 #undef SELECT
 #undef MR
 #undef NV
+#undef MR_BYTES
 #undef SPLAT
 #undef INT
 
@@ -82,6 +83,7 @@ typedef ptrdiff_t ix;
 #define INT NAME(int_like)
 #define MR FC_PASTE(MR, SUFFIX)
 #define NV FC_PASTE(NV, SUFFIX)
+#define MR_BYTES (MR * REAL_BYTES)
 
 #if REAL_BYTES == 4
 typedef int32_t INT;

@@ -1,0 +1,424 @@
+# Winograd drivers around native/winograd.h: forward, gradient of the input (a correlation with the filter turned round) and of the weights.
+#
+# The map is cut into tiles, numbered flat over the batch. A superblock of tiles is transformed for all channels (shared by the threads), then every thread takes
+# blocks of (filters x tiles) through 36 small matrix products and the output transform. Sums run over all channels in order, so nothing depends on blocking.
+
+cdef extern from "native/kernels.h" nogil:
+    ctypedef struct fc_tiles:
+        ix th, tw, mh, mw, oh, ow, yn, yh
+        fc_axis h, w
+    ctypedef struct filter_f32:
+        const char *data
+        ix channels, channel_stride, rh, rw
+        const ix *tap_offset
+        int swap
+    ctypedef struct filter_f64:
+        const char *data
+        ix channels, channel_stride, rh, rw
+        const ix *tap_offset
+        int swap
+    void wino_filter_f32(float *U, ix plane, const float *taps, ix channels, ix rh, ix rw)
+    void wino_filter_f64(double *U, ix plane, const double *taps, ix channels, ix rh, ix rw)
+    void wino_input_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix p, ix last)
+    void wino_input_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix p, ix last)
+    void wino_gradient_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix p, ix last)
+    void wino_gradient_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix p, ix last)
+    void wino_output_f32(float *y, const float *M, ix plane, float *strip, float bias, int activation, const fc_source *s, const char *source,
+                         const filter_f32 *f, const fc_tiles *g, ix p, ix last)
+    void wino_output_f64(double *y, const double *M, ix plane, double *strip, double bias, int activation, const fc_source *s, const char *source,
+                         const filter_f64 *f, const fc_tiles *g, ix p, ix last)
+    void wino_weights_f32(float *dweight, const float *dU, ix plane, ix channels, ix rh, ix rw)
+    void wino_weights_f64(double *dweight, const double *dU, ix plane, ix channels, ix rh, ix rw)
+
+cdef enum:
+    POINTS = 36
+    WINO_TILES = 96                   # tiles that one task takes to the end: 36 * (channels + WINO_ROWS) * 96 values pass through its caches
+    WINO_BLOCKS = 8                   # such blocks in a superblock at most
+    WINO_INPUT_BYTES = 6 * 1024 * 1024  # transformed input of a superblock: stays in a last-level cache
+    WINO_ROWS = 32                    # filters that one task takes
+    WINO_CHANNELS = 16                # channels that one task of the input transform takes
+    WINO_PACK = 32                    # channels of packed weights transformed at a time
+
+
+cdef struct Winograd:
+    fc_tiles tiles
+    ix samples, groups, rows, channels
+    fc_source source
+    const char *weight
+    ix w_group, w_row, w_channel
+    ix *w_tap
+    int w_swap
+    const void *bias
+    ix y_channel
+    int activation
+    # derived
+    ix rh, rw, panels, block, super, u_plane, v_plane, m_plane
+
+
+cdef inline ix unaliased(ix elements) noexcept nogil:
+    """Round up to an odd number of cache lines, so that equal positions of neighbouring planes fall into different cache sets."""
+    return (elements + 31) // 32 * 32 + 16
+
+
+cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thread) noexcept nogil:
+    """Sizes from the problem of one sample alone."""
+    cdef ix vl = vector_lanes(tag), mr = tile_mr(tag), blocks, task, row
+    w.rh, w.rw = 7 - w.tiles.mh, 7 - w.tiles.mw
+    w.panels = ceil_div(w.rows, mr)
+    w.block = WINO_TILES
+    blocks = WINO_INPUT_BYTES // (POINTS * w.channels * w.block * sizeof(real))
+    w.super = w.block * (1 if blocks < 1 else WINO_BLOCKS if blocks > WINO_BLOCKS else blocks)
+    w.u_plane = unaliased(w.panels * w.channels * mr)
+    w.v_plane = unaliased(w.channels * w.super)
+    w.m_plane = unaliased(WINO_ROWS * w.block)
+    shared[0] = <size_t> (POINTS * (w.u_plane + w.v_plane)) * sizeof(real)
+    # a task of the input transform holds rows of points and a staged row; one of the output transform the products and a strip
+    row = (w.block + vl) * 4 + 16
+    task = POINTS * (w.block + 2 * vl) + row
+    if POINTS * w.m_plane + 4 * row > task:
+        task = POINTS * w.m_plane + 4 * row
+    if WINO_PACK * w.rh * w.rw * mr > task:
+        task = WINO_PACK * w.rh * w.rw * mr
+    per_thread[0] = <size_t> padded(task + 16) * sizeof(real)
+
+
+cdef void winograd_filters(real *U, Winograd *w, ix g, ix panel, real *packed) noexcept nogil:
+    """One panel of MR filters: packed and transformed a few channels at a time."""
+    cdef ix mr = tile_mr(U), c = 0, n, rows = w.rows - panel * mr if w.rows - panel * mr < mr else mr
+    cdef const char *data = w.weight + g * w.w_group + panel * mr * w.w_row
+    U += panel * w.channels * mr
+    while c < w.channels:
+        n = w.channels - c if w.channels - c < WINO_PACK else WINO_PACK
+        if real is float:
+            pack_weights_f32(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, w.w_tap, w.rh * w.rw, w.w_swap)
+            wino_filter_f32(U + c * mr, w.u_plane, packed, n, w.rh, w.rw)
+        else:
+            pack_weights_f64(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, w.w_tap, w.rh * w.rw, w.w_swap)
+            wino_filter_f64(U + c * mr, w.u_plane, packed, n, w.rh, w.rw)
+        c += n
+
+
+cdef void winograd_input(real *V, Winograd *w, ix g, ix first, ix p, ix last, ix c, ix last_c, real *scratch) noexcept nogil:
+    """Tiles [p, last) of channels [c, last_c): V[point][vector of tiles][channel]. `first` is the superblock's first tile."""
+    cdef ix vl = vector_lanes(V)
+    cdef real *row = scratch + POINTS * (w.block + 2 * vl)
+    V += (p - first) * w.channels
+    while c < last_c:
+        if real is float:
+            wino_input_f32(V + c * vl, w.v_plane, w.channels * vl, scratch, row, &w.source, w.source.data + (g * w.channels + c) * w.source.c, &w.tiles, p, last)
+        else:
+            wino_input_f64(V + c * vl, w.v_plane, w.channels * vl, scratch, row, &w.source, w.source.data + (g * w.channels + c) * w.source.c, &w.tiles, p, last)
+        c += 1
+
+
+cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, const real *V, ix first, ix p, ix last, ix k, ix last_k, real *scratch) noexcept nogil:
+    """Tiles [p, last) of filters [k, last_k): 36 products, then the output transform."""
+    cdef ix vl = vector_lanes(y), mr = tile_mr(y), vectors = ceil_div(last - p, vl), point, row, j, nv, rows, stream = w.channels * vl
+    cdef real *strip = scratch + POINTS * w.m_plane
+    cdef const real *B
+    cdef const real *A
+    cdef const char *source = w.source.data + g * w.channels * w.source.c
+    cdef filter_f32 f
+    cdef filter_f64 d
+    V += (p - first) * w.channels
+    for point in range(POINTS):
+        B = V + point * w.v_plane
+        row = k
+        while row < last_k:
+            rows = last_k - row if last_k - row < mr else mr
+            A = U + point * w.u_plane + row * w.channels
+            j = 0
+            while j < vectors:
+                if real is float:
+                    nv = tile_width_f32(vectors - j)
+                    tile_f32(rows, nv, w.channels, A, mr, B + j * stream, stream, scratch + point * w.m_plane + (row - k) * w.block + j * vl, w.block, 0,
+                             NULL, w.channels * mr)
+                else:
+                    nv = tile_width_f64(vectors - j)
+                    tile_f64(rows, nv, w.channels, A, mr, B + j * stream, stream, scratch + point * w.m_plane + (row - k) * w.block + j * vl, w.block, 0,
+                             NULL, w.channels * mr)
+                j += nv
+            row += mr
+    for row in range(k, last_k):
+        if real is float:
+            f.data, f.channels, f.channel_stride = w.weight + g * w.w_group + row * w.w_row, w.channels, w.w_channel
+            f.rh, f.rw, f.tap_offset, f.swap = w.rh, w.rw, w.w_tap, w.w_swap
+            wino_output_f32(y + (g * w.rows + row) * w.y_channel, scratch + (row - k) * w.block, w.m_plane, strip,
+                            (<const float *> w.bias)[g * w.rows + row] if w.bias != NULL else 0, w.activation, &w.source, source, &f, &w.tiles, p, last)
+        else:
+            d.data, d.channels, d.channel_stride = w.weight + g * w.w_group + row * w.w_row, w.channels, w.w_channel
+            d.rh, d.rw, d.tap_offset, d.swap = w.rh, w.rw, w.w_tap, w.w_swap
+            wino_output_f64(y + (g * w.rows + row) * w.y_channel, scratch + (row - k) * w.block, w.m_plane, strip,
+                            (<const double *> w.bias)[g * w.rows + row] if w.bias != NULL else 0, w.activation, &w.source, source, &d, &w.tiles, p, last)
+
+
+cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
+    cdef size_t shared, per_thread
+    cdef ix mr = tile_mr(y), vl = vector_lanes(y), tiles = w.samples * w.tiles.th * w.tiles.tw, g, first, count, task, blocks, block, parts
+    cdef char *memory
+    cdef real *U
+    cdef real *V
+    if tiles == 0:
+        return 0
+    plan_winograd(y, w, &shared, &per_thread)
+    memory = <char *> take_scratch(shared + threads * per_thread)
+    U = <real *> memory
+    V = U + POINTS * w.u_plane
+    for g in range(w.groups):
+        for task in prange(w.panels, num_threads=threads, schedule="static"):
+            winograd_filters(U, w, g, task, <real *> (memory + shared + threadid() * per_thread))
+        first = 0
+        while first < tiles:
+            count = tiles - first if tiles - first < w.super else w.super
+            blocks = ceil_div(count, w.block)
+            block = ceil_div(ceil_div(count, blocks), vl) * vl  # equal blocks
+            parts = ceil_div(w.channels, WINO_CHANNELS)
+            for task in prange(blocks * parts, num_threads=threads, schedule="dynamic"):
+                winograd_input(V, w, g, first, first + task // parts * block, smaller(first + (task // parts + 1) * block, first + count),
+                               task % parts * WINO_CHANNELS, smaller((task % parts + 1) * WINO_CHANNELS, w.channels),
+                               <real *> (memory + shared + threadid() * per_thread))
+            parts = ceil_div(w.rows, WINO_ROWS)
+            for task in prange(blocks * parts, num_threads=threads, schedule="dynamic"):
+                winograd_products(y, w, g, U, V, first, first + task // parts * block, smaller(first + (task // parts + 1) * block, first + count),
+                                  task % parts * WINO_ROWS, smaller((task % parts + 1) * WINO_ROWS, w.rows),
+                                  <real *> (memory + shared + threadid() * per_thread))
+            first += count
+    fc_scratch_give(memory)
+    return 0
+
+
+cdef inline ix smaller(ix a, ix b) noexcept nogil:
+    return a if a < b else b
+
+
+cdef void describe_winograd(Winograd *w, Tables t, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed) noexcept:
+    """Forward, or (transposed) the gradient of the input: a correlation of dy with the filter turned round."""
+    cdef ix i, j, n = 0
+    w.source, w.samples, w.groups, w.bias = source[0], p.N, p.groups, bias
+    w.weight, w.w_swap, w.w_tap = weight.data, weight.swap, t.take(p.taps)
+    make_axis(&w.tiles.h, t, p.out[1] if transposed else p.size[1], 0, 1, 1, 0 if transposed else p.mode)
+    make_axis(&w.tiles.w, t, p.out[2] if transposed else p.size[2], 0, 1, 1, 0 if transposed else p.mode)
+    w.tiles.mh, w.tiles.mw = 7 - p.kernel[1], 7 - p.kernel[2]
+    if transposed:
+        w.rows, w.channels, w.w_row, w.w_channel, w.activation = p.C // p.groups, p.K // p.groups, weight.c, weight.k, 0
+        w.w_group = w.channels * weight.k
+        w.tiles.oh, w.tiles.ow = p.size[1], p.size[2]
+        w.tiles.h.offset[0], w.tiles.w.offset[0] = p.low[1] - p.kernel[1] + 1, p.low[2] - p.kernel[2] + 1
+        w.tiles.yn = p.C * p.size[1] * p.size[2]
+    else:
+        w.rows, w.channels, w.w_row, w.w_channel, w.activation = p.K // p.groups, p.C // p.groups, weight.k, weight.c, p.activation
+        w.w_group = w.rows * weight.k
+        w.tiles.oh, w.tiles.ow = p.out[1], p.out[2]
+        w.tiles.h.offset[0], w.tiles.w.offset[0] = -p.low[1], -p.low[2]
+        w.tiles.yn = p.K * p.out[1] * p.out[2]
+    w.tiles.yh = w.tiles.ow
+    w.y_channel = w.tiles.oh * w.tiles.ow
+    w.tiles.th, w.tiles.tw = ceil_div(w.tiles.oh, w.tiles.mh), ceil_div(w.tiles.ow, w.tiles.mw)
+    for i in range(p.kernel[1]):
+        for j in range(p.kernel[2]):
+            w.w_tap[n] = ((p.kernel[1] - 1 - i) * weight.tap[1] + (p.kernel[2] - 1 - j) * weight.tap[2] if transposed
+                          else i * weight.tap[1] + j * weight.tap[2])
+            n += 1
+
+
+cdef object run_winograd(real *y, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed, int threads):
+    cdef Winograd w
+    cdef Tables t = Tables(p)
+    describe_winograd(&w, t, p, source, weight, bias, transposed)
+    with nogil:
+        winograd(y, &w, threads)
+
+
+def winograd_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, Shape shape, int threads):
+    """`conv_forward` for 2-d kernels of 3 to 5 taps an axis, stride and dilation 1."""
+    cdef fc_source source
+    cdef Weights w
+    cdef const void *b = cnp.PyArray_DATA(bias) if bias is not None else NULL
+    check_result(y)
+    make_source(&source, x, shape, shape.C, shape.size, "x")
+    make_weights(&w, weight, shape)
+    if cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT:
+        run_winograd(<float *> cnp.PyArray_DATA(y), shape, &source, &w, b, False, threads)
+    else:
+        run_winograd(<double *> cnp.PyArray_DATA(y), shape, &source, &w, b, False, threads)
+
+
+def winograd_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray dx, Shape shape, int threads):
+    """`conv_backward_input` for the same problems, zero padding."""
+    cdef fc_source source
+    cdef Weights w
+    cdef const void *b = cnp.PyArray_DATA(bias) if bias is not None else NULL
+    check_result(dx)
+    make_source(&source, dy, shape, shape.K, shape.out, "dy")
+    make_weights(&w, weight, shape)
+    if cnp.PyArray_TYPE(dx) == cnp.NPY_FLOAT:
+        run_winograd(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, b, True, threads)
+    else:
+        run_winograd(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, b, True, threads)
+
+
+# ---- gradient of the weights: dweight = G^T [ sum over tiles of (A dy A^T) * (B^T x B) ] G
+
+cdef struct WinogradOuter:
+    fc_tiles tiles, dy_tiles  # the same tiles, over x and over dy
+    ix samples, groups, rows, channels, rh, rw
+    fc_source source, dy
+    # derived
+    ix block, row_vectors, column_vectors, x_plane, d_plane, u_plane, columns
+
+
+cdef void plan_winograd_outer(real *tag, WinogradOuter *w, size_t *shared, size_t *per_thread) noexcept nogil:
+    cdef ix vl = vector_lanes(tag)
+    w.row_vectors, w.column_vectors = ceil_div(w.rows, vl), ceil_div(w.channels, vl)
+    w.columns = w.column_vectors * vl
+    w.block = WINO_INPUT_BYTES // (POINTS * (w.row_vectors + w.column_vectors) * vl * sizeof(real)) // WINO_TILES * WINO_TILES
+    w.block = WINO_TILES if w.block < WINO_TILES else 4 * WINO_TILES if w.block > 4 * WINO_TILES else w.block
+    w.x_plane = unaliased(w.column_vectors * vl * w.block)
+    w.d_plane = unaliased(w.row_vectors * vl * w.block)
+    w.u_plane = unaliased(w.rows * w.columns)
+    shared[0] = <size_t> (POINTS * (w.x_plane + w.d_plane + w.u_plane)) * sizeof(real)
+    # one vector of channels, transformed with tiles as lanes, before it is turned into channels as lanes
+    per_thread[0] = <size_t> padded(POINTS * (w.block + 2 * vl) + (w.block + vl) * 4 + 16 + POINTS * unaliased(vl * w.block)) * sizeof(real)
+
+
+cdef void winograd_turn(real *out, ix plane, WinogradOuter *w, bint gradient, ix first_channel, ix channels, ix p, ix last, real *scratch) noexcept nogil:
+    """A vector of channels of x or dy: out[point][tile][lane = channel]. Lanes past the last channel become zeros."""
+    cdef ix vl = vector_lanes(out), c, point, vectors = ceil_div(last - p, vl), span = unaliased(vl * w.block)
+    cdef real *row = scratch + POINTS * (w.block + 2 * vl)
+    cdef real *points = row + (w.block + vl) * 4 + 16
+    for c in range(channels):
+        if real is float:
+            if gradient:
+                wino_gradient_f32(points + c * vl, span, vl * vl, scratch, row, &w.dy, w.dy.data + (first_channel + c) * w.dy.c, &w.dy_tiles, p, last)
+            else:
+                wino_input_f32(points + c * vl, span, vl * vl, scratch, row, &w.source, w.source.data + (first_channel + c) * w.source.c, &w.tiles, p, last)
+        else:
+            if gradient:
+                wino_gradient_f64(points + c * vl, span, vl * vl, scratch, row, &w.dy, w.dy.data + (first_channel + c) * w.dy.c, &w.dy_tiles, p, last)
+            else:
+                wino_input_f64(points + c * vl, span, vl * vl, scratch, row, &w.source, w.source.data + (first_channel + c) * w.source.c, &w.tiles, p, last)
+    for point in range(POINTS):
+        if real is float:
+            transpose_f32(out + point * plane, 0, points + point * span, vl * vl, channels, vectors)
+        else:
+            transpose_f64(out + point * plane, 0, points + point * span, vl * vl, channels, vectors)
+
+
+cdef void winograd_sum(real *dU, const real *D, const real *X, WinogradOuter *w, ix tiles, ix first_row, ix last_row, int accumulate) noexcept nogil:
+    """Rows [first_row, last_row) of one point: dU[row][channel] (+)= sum over tiles of D * X."""
+    cdef ix vl = vector_lanes(dU), mr = tile_mr(dU), span = w.block * vl, row = first_row, rows, j, nv
+    while row < last_row:
+        rows = last_row - row if last_row - row < mr else mr
+        j = 0
+        while j < w.column_vectors:
+            if real is float:
+                nv = tile_width_f32(w.column_vectors - j)
+                tile_f32(rows, nv, tiles, D + row // vl * span + row % vl, vl, X + j * span, span, dU + row * w.columns + j * vl, w.columns, accumulate, NULL, span)
+            else:
+                nv = tile_width_f64(w.column_vectors - j)
+                tile_f64(rows, nv, tiles, D + row // vl * span + row % vl, vl, X + j * span, span, dU + row * w.columns + j * vl, w.columns, accumulate, NULL, span)
+            j += nv
+        row += mr
+
+
+cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 nogil:
+    cdef size_t shared, per_thread
+    cdef ix vl = vector_lanes(dweight), tiles = w.samples * w.tiles.th * w.tiles.tw, g, first, count, task, n, row_blocks, taps = w.rh * w.rw
+    cdef char *memory
+    cdef real *X
+    cdef real *D
+    cdef real *dU
+    if tiles == 0:
+        memset(dweight, 0, w.groups * w.rows * w.channels * taps * sizeof(real))
+        return 0
+    plan_winograd_outer(dweight, w, &shared, &per_thread)
+    memory = <char *> take_scratch(shared + threads * per_thread)
+    X = <real *> memory
+    D = X + POINTS * w.x_plane
+    dU = D + POINTS * w.d_plane
+    row_blocks = ceil_div(w.rows, OUTER_ROWS)
+    for g in range(w.groups):
+        first = 0
+        while first < tiles:
+            count = tiles - first if tiles - first < w.block else w.block
+            for task in prange(w.row_vectors + w.column_vectors, num_threads=threads, schedule="dynamic"):
+                if task < w.row_vectors:
+                    winograd_turn(D + task * w.block * vl, w.d_plane, w, True, g * w.rows + task * vl, smaller(vl, w.rows - task * vl), first, first + count,
+                                  <real *> (memory + shared + threadid() * per_thread))
+                else:
+                    n = task - w.row_vectors
+                    winograd_turn(X + n * w.block * vl, w.x_plane, w, False, g * w.channels + n * vl, smaller(vl, w.channels - n * vl), first, first + count,
+                                  <real *> (memory + shared + threadid() * per_thread))
+            for task in prange(POINTS * row_blocks, num_threads=threads, schedule="dynamic"):
+                n = task // row_blocks
+                winograd_sum(dU + n * w.u_plane, D + n * w.d_plane, X + n * w.x_plane, w, count, task % row_blocks * OUTER_ROWS,
+                             smaller((task % row_blocks + 1) * OUTER_ROWS, w.rows), first > 0)
+            first += count
+        for task in prange(w.rows, num_threads=threads, schedule="static"):
+            if real is float:
+                wino_weights_f32(dweight + (g * w.rows + task) * w.channels * taps, dU + task * w.columns, w.u_plane, w.channels, w.rh, w.rw)
+            else:
+                wino_weights_f64(dweight + (g * w.rows + task) * w.channels * taps, dU + task * w.columns, w.u_plane, w.channels, w.rh, w.rw)
+    fc_scratch_give(memory)
+    return 0
+
+
+cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source *dy, fc_source *x) noexcept:
+    cdef fc_tiles *g
+    w.source, w.dy, w.samples, w.groups = x[0], dy[0], p.N, p.groups
+    w.rows, w.channels, w.rh, w.rw = p.K // p.groups, p.C // p.groups, p.kernel[1], p.kernel[2]
+    g = &w.tiles
+    g.mh, g.mw, g.oh, g.ow = 7 - p.kernel[1], 7 - p.kernel[2], p.out[1], p.out[2]
+    g.th, g.tw = ceil_div(g.oh, g.mh), ceil_div(g.ow, g.mw)
+    w.dy_tiles = w.tiles
+    make_axis(&g.h, t, p.size[1], 0, 1, 1, p.mode)
+    make_axis(&g.w, t, p.size[2], 0, 1, 1, p.mode)
+    g.h.offset[0], g.w.offset[0] = -p.low[1], -p.low[2]
+    make_axis(&w.dy_tiles.h, t, p.out[1], 0, 1, 1, 0)
+    make_axis(&w.dy_tiles.w, t, p.out[2], 0, 1, 1, 0)
+    w.dy_tiles.h.offset[0] = w.dy_tiles.w.offset[0] = 0
+
+
+cdef object run_winograd_outer(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads):
+    cdef WinogradOuter w
+    cdef Tables t = Tables(p)
+    describe_winograd_outer(&w, t, p, dy, x)
+    with nogil:
+        winograd_outer(dweight, &w, threads)
+
+
+def winograd_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads):
+    """`conv_backward_weight` for 2-d kernels of 3 to 5 taps an axis, stride and dilation 1."""
+    cdef fc_source source_y, source_x
+    check_result(dweight)
+    make_source(&source_y, dy, shape, shape.K, shape.out, "dy")
+    make_source(&source_x, x, shape, shape.C, shape.size, "x")
+    if cnp.PyArray_TYPE(dweight) == cnp.NPY_FLOAT:
+        run_winograd_outer(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads)
+    else:
+        run_winograd_outer(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads)
+
+
+cdef size_t winograd_bytes(real *tag, str direction, Shape p, int threads) except? 0:
+    cdef Winograd w
+    cdef WinogradOuter o
+    cdef Tables t = Tables(p)
+    cdef fc_source source
+    cdef Weights weight
+    cdef size_t shared, per_thread
+    memset(&source, 0, sizeof(source))
+    memset(&weight, 0, sizeof(weight))
+    if direction == "backward_weight":
+        describe_winograd_outer(&o, t, p, &source, &source)
+        plan_winograd_outer(tag, &o, &shared, &per_thread)
+    else:
+        describe_winograd(&w, t, p, &source, &weight, NULL, direction == "backward_input")
+        plan_winograd(tag, &w, &shared, &per_thread)
+    return shared + threads * per_thread
+
+
+def winograd_scratch(str direction, int itemsize, Shape shape, int threads):
+    """Bytes of scratch of "forward", "backward_input" or "backward_weight" by Winograd."""
+    if itemsize == 4:
+        return winograd_bytes(<float *> NULL, direction, shape, threads)
+    return winograd_bytes(<double *> NULL, direction, shape, threads)
