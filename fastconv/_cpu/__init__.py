@@ -23,6 +23,13 @@ from .elementwise import (
     softmax,
     softmax_backward,
 )
+from .norm import (
+    batch_norm,
+    batch_norm_backward,
+    channel_sum,
+    local_response_norm,
+    local_response_norm_backward,
+)
 from .pool import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 
 __all__ = [
@@ -31,6 +38,9 @@ __all__ = [
     "algorithms",
     "avg_pool",
     "avg_pool_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "channel_sum",
     "col2im",
     "conv_backward_input",
     "conv_backward_weight",
@@ -40,6 +50,8 @@ __all__ = [
     "im2col",
     "linear",
     "linear_backward",
+    "local_response_norm",
+    "local_response_norm_backward",
     "max_pool",
     "max_pool_backward",
     "maxout",

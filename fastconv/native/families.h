@@ -9,3 +9,4 @@
 #include "winograd.h"
 #include "softmax.h"
 #include "pool.h"
+#include "norm.h"

@@ -1,0 +1,309 @@
+/* Sums and moments over all axes but one, the affine map of batch normalisation, local response normalisation.
+ *
+ * Arrays are seen as (N, C, inner). Sums are cut into units that depend on the shape alone; a unit yields one partial result
+ * for each of its channels or columns and these are joined in order (kernels/norm.pxi), so that bits do not depend on who
+ * computed which unit. Two ways, by the length of the inner axis:
+ *   planes   (inner >= FC_INNER_MIN) a unit is about FC_UNIT elements of one channel; lanes run along the inner axis.
+ *   columns  a column is a channel and an inner position; a unit is FC_UNIT_ROWS samples of FC_STRIP columns; lanes run along them.
+ */
+#ifndef FC_NORM_COMMON
+#define FC_NORM_COMMON
+#define FC_INNER_MIN 16   /* one vector of floats: below it most lanes along the inner axis would be idle */
+#define FC_UNIT 8192      /* 32 or 64 KB: read twice by the moments, the second time from the cache */
+#define FC_UNIT_ROWS 64
+
+enum { FC_SUM = 1, FC_PRODUCTS = 2, FC_MOMENTS = 3 }; /* what a unit yields, and how many numbers that is */
+
+typedef struct {
+    ptrdiff_t N, C, inner;
+    int by_planes;
+    ptrdiff_t samples;       /* of a unit */
+    ptrdiff_t piece, pieces; /* inner positions or columns of a unit; units side by side */
+    ptrdiff_t units;         /* in all, of one channel (planes) or of all columns */
+    ptrdiff_t results;       /* channels or columns */
+    ptrdiff_t parts;         /* partial results of each */
+} fc_sums;
+
+static inline void fc_sums_cut(fc_sums *s, ptrdiff_t N, ptrdiff_t C, ptrdiff_t inner)
+{
+    s->N = N; s->C = C; s->inner = inner;
+    s->by_planes = inner >= FC_INNER_MIN;
+    if (!s->by_planes) {
+        s->samples = FC_UNIT_ROWS;
+        s->piece = FC_STRIP;
+        s->pieces = (C * inner + FC_STRIP - 1) / FC_STRIP;
+        s->parts = (N + FC_UNIT_ROWS - 1) / FC_UNIT_ROWS;
+        s->results = C * inner;
+        s->units = s->pieces * s->parts;
+    } else {
+        s->samples = inner >= FC_UNIT ? 1 : FC_UNIT / inner;
+        s->piece = inner >= FC_UNIT ? FC_UNIT : inner;
+        s->pieces = (inner + s->piece - 1) / s->piece;
+        s->parts = (N + s->samples - 1) / s->samples * s->pieces;
+        s->results = C;
+        s->units = s->parts;
+    }
+}
+
+/* Local response normalisation; see lrn_strip */
+typedef struct { ptrdiff_t C, inner, size; double alpha, beta, k; } fc_lrn;
+
+/* Partial moments: number, mean, sum of squared deviations; joined after Chan, Golub, LeVeque 1979 */
+typedef struct { double count, mean, square; } fc_moments;
+static inline void fc_moments_add(fc_moments *m, const double *part)
+{
+    double count = part[0], all = m->count + count, delta = part[1] - m->mean;
+    if (m->count == 0) { m->count = count; m->mean = part[1]; m->square = part[2]; return; }
+    if (count == 0) return;
+    m->square += part[2] + delta * delta * (m->count * count / all);
+    m->mean += delta * (count / all);
+    m->count = all;
+}
+#endif
+
+/* A sum by lanes over many short runs: joins its total every FC_BLOCK elements. */
+typedef struct { fc_total total; ix since; V lanes; } NAME(running);
+INLINE void NAME(running_add)(NAME(running) *r, V v) { r->lanes += v; }
+INLINE void NAME(running_end)(NAME(running) *r, ix n)
+{
+    r->since += n;
+    if (r->since < FC_BLOCK) return;
+    fc_total_add(&r->total, NAME(add_lanes)(r->lanes));
+    r->lanes = SPLAT(0);
+    r->since = 0;
+}
+INLINE double NAME(running_value)(NAME(running) *r)
+{
+    fc_total_add(&r->total, NAME(add_lanes)(r->lanes));
+    return fc_total_value(&r->total);
+}
+
+/* for every block of the runs of a unit: `from` is its first element, n its length */
+#undef FOR_UNIT
+#define FOR_UNIT(s, c, unit, from, n) \
+    for (ix sample = (unit) / (s)->pieces * (s)->samples, last = FC_MIN(sample + (s)->samples, (s)->N); sample < last; sample++) \
+        for (ix at = (unit) % (s)->pieces * (s)->piece, end = FC_MIN(at + (s)->piece, (s)->inner), n, from; \
+             (n = FC_MIN((ix)FC_BLOCK, end - at)) > 0 && ((from = (sample * (s)->C + (c)) * (s)->inner + at), 1); at += n)
+
+/* One unit of channel c: out gets kind numbers. FC_SUM: sum of x. FC_PRODUCTS: sum of y, sum of y (x - shift). FC_MOMENTS: number, mean, square. */
+static void NAME(sum_planes)(const int kind, const fc_sums *s, const fc_view *xv, const fc_view *yv, REAL shift, ix c, ix unit,
+                             double *out)
+{
+    REAL x_buffer[FC_BLOCK], y_buffer[FC_BLOCK];
+    NAME(running) first = {{0, 0}, 0, {0}}, second = {{0, 0}, 0, {0}};
+    ix count = 0;
+    if (kind == FC_PRODUCTS) {
+        FOR_UNIT(s, c, unit, from, n) {
+            const REAL *x = NAME(view_fetch)(xv, from, n, x_buffer), *y = NAME(view_fetch)(yv, from, n, y_buffer);
+            FOR_LANES(i, n)
+            {
+                V g = TAKE(y + i); /* 0 past the end, as is then the product */
+                V d = TAKE_OR(x + i, SPLAT(shift)) - shift;
+                NAME(running_add)(&first, g);
+                NAME(running_add)(&second, g * d);
+            }
+            NAME(running_end)(&first, n);
+            NAME(running_end)(&second, n);
+        }
+        out[0] = NAME(running_value)(&first);
+        out[1] = NAME(running_value)(&second);
+        return;
+    }
+    FOR_UNIT(s, c, unit, from, n) {
+        const REAL *x = NAME(view_fetch)(xv, from, n, x_buffer);
+        FOR_LANES(i, n) NAME(running_add)(&first, TAKE(x + i));
+        NAME(running_end)(&first, n);
+        count += n;
+    }
+    out[0] = NAME(running_value)(&first);
+    if (kind == FC_SUM) return;
+    /* deviations from the rounded mean; their own sum corrects for its rounding */
+    const REAL mean = (REAL)(out[0] / (double)count);
+    NAME(running) rest = {{0, 0}, 0, {0}};
+    FOR_UNIT(s, c, unit, from, n) {
+        const REAL *x = NAME(view_fetch)(xv, from, n, x_buffer);
+        FOR_LANES(i, n)
+        {
+            V d = TAKE_OR(x + i, SPLAT(mean)) - mean;
+            NAME(running_add)(&rest, d);
+            NAME(running_add)(&second, d * d);
+        }
+        NAME(running_end)(&rest, n);
+        NAME(running_end)(&second, n);
+    }
+    const double off = NAME(running_value)(&rest);
+    out[0] = (double)count;
+    out[1] = (double)mean + off / (double)count;
+    out[2] = NAME(running_value)(&second) - off * off / (double)count;
+}
+
+/* One unit by columns: out[(part * columns + column) * kind ...]. shift: of each column. */
+static void NAME(sum_columns)(const int kind, const fc_sums *s, const fc_view *xv, const fc_view *yv, const REAL *shift, ix unit,
+                              double *out)
+{
+    REAL x_buffer[FC_STRIP], y_buffer[FC_STRIP], first[FC_STRIP], second[FC_STRIP], mean[FC_STRIP];
+    REAL part[FC_STRIP], second_part[FC_STRIP];
+    const ix columns = s->results, column = unit % s->pieces * s->piece, width = FC_MIN(s->piece, columns - column);
+    const ix n0 = unit / s->pieces * s->samples, rows = FC_MIN(s->samples, s->N - n0);
+    memset(first, 0, sizeof first);
+    memset(second, 0, sizeof second);
+    memset(part, 0, sizeof part);
+    memset(second_part, 0, sizeof second_part);
+    out += (unit / s->pieces * columns + column) * kind;
+    for (ix n = 0; n < rows; n++) {
+        const ix from = (n0 + n) * columns + column;
+        const REAL *x = NAME(view_fetch)(xv, from, width, x_buffer);
+        const REAL *y = kind == FC_PRODUCTS ? NAME(view_fetch)(yv, from, width, y_buffer) : x;
+        FOR_LANES(i, width)
+        {
+            V g = TAKE(y + i);
+            PUT(part + i, TAKE(part + i) + g);
+            if (kind == FC_PRODUCTS) PUT(second_part + i, TAKE(second_part + i) + g * (TAKE(x + i) - TAKE(shift + column + i)));
+        }
+        if (n % FC_GROUP == FC_GROUP - 1 || n == rows - 1) {
+            NAME(strip_flush)(first, part, width);
+            if (kind == FC_PRODUCTS) NAME(strip_flush)(second, second_part, width);
+        }
+    }
+    if (kind != FC_MOMENTS) {
+        for (ix i = 0; i < width; i++) {
+            out[i * kind] = first[i];
+            if (kind == FC_PRODUCTS) out[i * kind + 1] = second[i];
+        }
+        return;
+    }
+    for (ix i = 0; i < width; i++) { mean[i] = first[i] / (REAL)rows; first[i] = 0; }
+    for (ix n = 0; n < rows; n++) {
+        const REAL *x = NAME(view_fetch)(xv, (n0 + n) * columns + column, width, x_buffer);
+        FOR_LANES(i, width)
+        {
+            V d = TAKE(x + i) - TAKE(mean + i);
+            PUT(part + i, TAKE(part + i) + d);
+            PUT(second_part + i, TAKE(second_part + i) + d * d);
+        }
+        if (n % FC_GROUP == FC_GROUP - 1 || n == rows - 1) {
+            NAME(strip_flush)(first, part, width);
+            NAME(strip_flush)(second, second_part, width);
+        }
+    }
+    for (ix i = 0; i < width; i++, out += kind) {
+        out[0] = (double)rows;
+        out[1] = (double)mean[i] + (double)first[i] / (double)rows;
+        out[2] = (double)second[i] - (double)first[i] * first[i] / (double)rows;
+    }
+}
+
+/* y = (x - mean) scale + shift (and + factor g, if there is g) for the elements [from, from + n) of a plane (step 0: one constant each) or of
+ * consecutive columns (step 1). */
+typedef struct { const REAL *mean, *scale, *shift, *factor; } NAME(affine);
+INLINE void NAME(affine_run)(const int step, const fc_view *xv, const fc_view *gv, const NAME(affine) *a, ix channel, ix from, ix count, REAL *y)
+{
+    REAL x_buffer[FC_BLOCK], g_buffer[FC_BLOCK];
+    FOR_BLOCKS(at, n, count) {
+        const REAL *x = xv ? NAME(view_fetch)(xv, from + at, n, x_buffer) : NULL;
+        const REAL *g = gv ? NAME(view_fetch)(gv, from + at, n, g_buffer) : NULL;
+        REAL *out = y + from + at;
+        const ix c = channel + at;
+        FOR_LANES(i, n)
+        {
+#define CONSTANT(name) (step ? TAKE(a->name + c + i) : SPLAT(a->name[channel]))
+            V r = CONSTANT(shift);
+            if (x) r += (TAKE(x + i) - CONSTANT(mean)) * CONSTANT(scale);
+            if (g) r += TAKE(g + i) * CONSTANT(factor);
+            PUT(out + i, r);
+#undef CONSTANT
+        }
+    }
+}
+
+static void NAME(affine_plane)(const fc_view *x, const fc_view *g, const NAME(affine) *a, ix channel, ix from, ix count, REAL *y)
+{
+    NAME(affine_run)(0, x, g, a, channel, from, count, y);
+}
+
+static void NAME(affine_columns)(const fc_view *x, const fc_view *g, const NAME(affine) *a, ix column, ix from, ix count, REAL *y)
+{
+    NAME(affine_run)(1, x, g, a, column, from, count, y);
+}
+
+/* s^-beta for s > 0. 3/4 (the usual one), 1/2 and 1 by roots and a division, others by the system's pow in double. */
+INLINE V NAME(inverse_power)(V s, double beta)
+{
+    const V one = SPLAT(1);
+    if (beta == 0.75) { V r = NAME(vsqrt)(s); return one / (r * NAME(vsqrt)(r)); }
+    if (beta == 0.5) return one / NAME(vsqrt)(s);
+    if (beta == 1) return one / s;
+    for (int i = 0; i < VL; i++) s[i] = (REAL)pow((double)s[i], -beta);
+    return s;
+}
+
+/* Local response normalisation of one strip: all C channels of `width` positions, the first at `start`.
+ * s[c] = k + alpha / size * sum of x^2 over the channels [c - size / 2, c - size / 2 + size); y = x s^-beta. */
+
+/* squares: C * width, filled with x^2 */
+INLINE void NAME(lrn_squares)(const fc_view *x, const fc_lrn *o, ix start, ix width, REAL *squares)
+{
+    REAL buffer[FC_STRIP];
+    for (ix c = 0; c < o->C; c++) {
+        const REAL *p = NAME(view_fetch)(x, start + c * o->inner, width, buffer);
+        FOR_LANES(i, width) { V v = TAKE(p + i); PUT(squares + c * width + i, v * v); }
+    }
+}
+
+/* The sum of rows [first, last) of a strip's array, cut at its ends, at lane i */
+INLINE V NAME(sum_rows)(const REAL *rows, ix C, ix width, ix first, ix last, ix i, ix left)
+{
+    V sum = SPLAT(0);
+    for (ix c = FC_MAX(first, 0); c < FC_MIN(last, C); c++) sum += TAKE(rows + c * width + i);
+    return sum;
+}
+
+static void NAME(lrn_strip)(const fc_view *x, const fc_lrn *o, ix start, ix width, REAL *y, REAL *scratch)
+{
+    REAL buffer[FC_STRIP];
+    const REAL alpha = (REAL)(o->alpha / o->size), k = (REAL)o->k;
+    NAME(lrn_squares)(x, o, start, width, scratch);
+    for (ix c = 0; c < o->C; c++) {
+        const ix first = c - o->size / 2;
+        const REAL *p = NAME(view_fetch)(x, start + c * o->inner, width, buffer);
+        REAL *out = y + start + c * o->inner;
+        FOR_LANES(i, width)
+        {
+            V s = NAME(sum_rows)(scratch, o->C, width, first, first + o->size, i, left) * alpha + k;
+            PUT(out + i, TAKE(p + i) * NAME(inverse_power)(s, o->beta));
+        }
+    }
+}
+
+/* dx[c] = dy[c] s[c]^-beta - 2 alpha beta / size x[c] (sum over the c' that have c in their window of dy x s^(-beta - 1)) */
+static void NAME(lrn_strip_backward)(const fc_view *dyv, const fc_view *x, const fc_lrn *o, ix start, ix width, REAL *dx,
+                                     REAL *scratch)
+{
+    REAL buffer[FC_STRIP], dy_buffer[FC_STRIP];
+    const REAL alpha = (REAL)(o->alpha / o->size), k = (REAL)o->k, factor = (REAL)(2 * o->alpha * o->beta / o->size);
+    REAL *squares = scratch, *terms = scratch + o->C * width;
+    NAME(lrn_squares)(x, o, start, width, squares);
+    for (ix c = 0; c < o->C; c++) {
+        const ix first = c - o->size / 2;
+        const REAL *p = NAME(view_fetch)(x, start + c * o->inner, width, buffer);
+        const REAL *dy = NAME(view_fetch)(dyv, start + c * o->inner, width, dy_buffer);
+        REAL *out = dx + start + c * o->inner;
+        FOR_LANES(i, width)
+        {
+            V s = NAME(sum_rows)(squares, o->C, width, first, first + o->size, i, left) * alpha + k;
+            V g = TAKE(dy + i) * NAME(inverse_power)(s, o->beta);
+            PUT(out + i, g);
+            PUT(terms + c * width + i, g * TAKE(p + i) / s);
+        }
+    }
+    for (ix c = 0; c < o->C; c++) {
+        const ix last = c + o->size / 2 + 1;
+        const REAL *p = NAME(view_fetch)(x, start + c * o->inner, width, buffer);
+        REAL *out = dx + start + c * o->inner;
+        FOR_LANES(i, width)
+        {
+            V sum = NAME(sum_rows)(terms, o->C, width, last - o->size, last, i, left);
+            PUT(out + i, TAKE(out + i) - TAKE(p + i) * factor * sum);
+        }
+    }
+}
