@@ -23,6 +23,7 @@ from .elementwise import (
     softmax,
     softmax_backward,
 )
+from .loss import hinge, nll, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from .norm import (
     batch_norm,
     batch_norm_backward,
@@ -47,6 +48,7 @@ __all__ = [
     "conv_forward",
     "dropout",
     "dropout_backward",
+    "hinge",
     "im2col",
     "linear",
     "linear_backward",
@@ -56,7 +58,11 @@ __all__ = [
     "max_pool_backward",
     "maxout",
     "maxout_backward",
+    "nll",
     "plan",
+    "sigmoid_cross_entropy",
     "softmax",
     "softmax_backward",
+    "softmax_cross_entropy",
+    "squared_error",
 ]

@@ -8,5 +8,6 @@
 #include "elementwise.h"
 #include "winograd.h"
 #include "softmax.h"
+#include "loss.h"
 #include "pool.h"
 #include "norm.h"
