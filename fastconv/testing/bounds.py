@@ -235,7 +235,8 @@ def _broadcast(values, ndim):
 def _standardised(x, mean, var, training, eps, dtype):
     """z = (x - mean) / sqrt(var + eps), its error, 1 / sqrt(var + eps) and its relative error, those of both.
 
-    The mean is a sum; the deviations carry its error and a rounding; the variance is a sum of their squares.
+    The mean is a sum; the deviations carry its error and a rounding of x and of the mean (kernels may compute
+    x * scale + shift); the variance is a sum of their squares.
     """
     axes, n = (0, *range(2, x.ndim)), x.size // x.shape[1]
     if training:
@@ -253,7 +254,8 @@ def _standardised(x, mean, var, training, eps, dtype):
     inverse = 1 / np.sqrt(var + eps)
     inverse_error = var_error * inverse**2 / 2 + 2 * unit(dtype)
     deviation = np.abs(x - mean)
-    z_error = inverse * (mean_error + deviation * (inverse_error + 2 * unit(dtype))) + _tiny(dtype)
+    rounding = unit(dtype) * (np.abs(x) + np.abs(mean))
+    z_error = inverse * (mean_error + rounding + deviation * (inverse_error + 2 * unit(dtype))) + _tiny(dtype)
     return (x - mean) * inverse, z_error, inverse, inverse_error, mean_error, var_error
 
 
