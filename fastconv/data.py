@@ -113,7 +113,7 @@ def cifar10(directory, split="train", dtype=np.float32):
 
 
 def read_cifar10(path):
-    """Images (N, 3, 32, 32) and labels (N,), uint8, of a CIFAR-10 file: records: a label, 3072 pixels."""
+    """Images (N, 3, 32, 32) and labels (N,), uint8, of a CIFAR-10 file: a label and 3072 pixels each."""
     raw = np.frombuffer(Path(path).read_bytes(), np.uint8)
     if len(raw) == 0 or len(raw) % _CIFAR10_RECORD:
         raise ValueError(f"{path}: has {len(raw)} bytes (need a positive multiple of {_CIFAR10_RECORD})")
