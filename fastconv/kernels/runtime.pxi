@@ -7,7 +7,8 @@ cdef extern from *:
     #define FC_OPENMP _OPENMP
     static int fc_pause_threads(void)
     {
-    #if _OPENMP >= 201811
+    /* OpenMP 5.0; GCC has it since 9 but claims no more than 4.5. */
+    #if _OPENMP >= 201811 || (defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9)
         return omp_pause_resource_all(omp_pause_soft);
     #else
         return 0;
