@@ -59,7 +59,8 @@ def maxout_backward(dy, indices, pieces, axis):
         inner = math.prod(shape[axis + 1 :])
         wrong = isa.active().maxout_backward(dy, indices, dx, pieces, inner, _config.get_num_threads())
         if wrong is not None:
-            raise ValueError(f"maxout_backward: index {wrong} is not one of {pieces} pieces (need 0 <= index < {pieces})")
+            rule = f"(need 0 <= index < {pieces})"
+            raise ValueError(f"maxout_backward: index {wrong} is not one of {pieces} pieces {rule}")
     return dx
 
 

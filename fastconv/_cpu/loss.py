@@ -1,4 +1,7 @@
-"""The fused losses: labels, reductions and what each entry allocates. Shapes and options are already valid; labels are checked here."""
+"""The fused losses: labels, reductions and what each entry allocates.
+
+Shapes and options are already valid; labels are checked here.
+"""
 
 import math
 
@@ -13,7 +16,7 @@ def _labels(operation, target, classes, ignore_index=None, weight=None):
 
     What is checked is this copy, so that no other thread can change a label between check and use.
     """
-    if target.dtype.kind == "u" and target.dtype.itemsize == 8:  # beyond int64: as large as can be, and wrong either way
+    if target.dtype.kind == "u" and target.dtype.itemsize == 8:  # what int64 cannot hold is wrong either way
         target = np.minimum(target, np.iinfo(np.int64).max)
     labels = np.array(target, np.int64, order="C")
     weight = None if weight is None else np.ascontiguousarray(weight, np.float64)
@@ -51,11 +54,12 @@ def _class_loss(name, x, labels, target, weight, reduction, count, smoothing=0.0
 
 
 def softmax_cross_entropy(logits, target, weight, ignore_index, reduction, label_smoothing):
+    name = "softmax_cross_entropy"
     if target.dtype.kind == "f":
         count = math.prod(logits.shape[2:], start=logits.shape[0])
-        return _class_loss("softmax_cross_entropy", logits, None, target, weight, reduction, count, label_smoothing)
-    labels, count = _labels("softmax_cross_entropy", target, logits.shape[1], ignore_index, weight)
-    return _class_loss("softmax_cross_entropy", logits, labels, None, weight, reduction, count, label_smoothing)
+        return _class_loss(name, logits, None, target, weight, reduction, count, label_smoothing)
+    labels, count = _labels(name, target, logits.shape[1], ignore_index, weight)
+    return _class_loss(name, logits, labels, None, weight, reduction, count, label_smoothing)
 
 
 def nll(log_probs, target, weight, ignore_index, reduction):
@@ -78,8 +82,8 @@ def _element_loss(name, x, target, weight, pos_weight, reduction):
 
 
 def sigmoid_cross_entropy(logits, target, weight, pos_weight, reduction):
-    weight, pos_weight = (None if w is None else np.broadcast_to(w, logits.shape) for w in (weight, pos_weight))
-    return _element_loss("sigmoid_cross_entropy", logits, target, weight, pos_weight, reduction)
+    weights = [None if w is None else np.broadcast_to(w, logits.shape) for w in (weight, pos_weight)]
+    return _element_loss("sigmoid_cross_entropy", logits, target, *weights, reduction)
 
 
 def squared_error(prediction, target, reduction):

@@ -1,4 +1,4 @@
-"""Bias gradient, batch and local response normalisation: what each entry allocates, and the few numbers a channel.
+"""Bias gradient, batch and local response normalisation: allocations, and the few numbers a channel.
 
 Arguments are already valid. The kernels see (N, C, inner); everything of one value a channel is float64 here.
 """
@@ -34,7 +34,7 @@ def _per_channel(values, default, channels):
 
 
 def _spread(values, around, dtype):
-    """Values of the channels as the kernels read them: where the inner axis is short, one for each of its positions."""
+    """Values of the channels as the kernels read them: repeated for each position of a short inner axis."""
     values = np.ascontiguousarray(values, dtype)
     return values if around[2] >= isa.active().INNER_MIN else np.repeat(values, around[2], axis=-1)
 
@@ -58,7 +58,8 @@ def _affine(x, dy, around, mean, scale, shift, factor, dtype, shape):
     if y.size:
         near = mean.astype(dtype)
         constants = np.stack([near, scale, shift + (near - mean) * scale, factor])
-        isa.active().channel_affine(x, dy, _spread(constants, around, dtype), y, *around, _config.get_num_threads())
+        constants = _spread(constants, around, dtype)
+        isa.active().channel_affine(x, dy, constants, y, *around, _config.get_num_threads())
     return y
 
 
@@ -73,7 +74,8 @@ def batch_norm(x, weight, bias, running_mean, running_var, training, momentum, e
         running_var[...] = (1 - momentum) * np.asarray(running_var, np.float64) + momentum * unbiased
     scale = _per_channel(weight, 1.0, channels) / np.sqrt(var + eps)
     shift = _per_channel(bias, 0.0, channels)
-    return _affine(x, None, around, mean, scale, shift, np.zeros(channels), x.dtype.newbyteorder("="), x.shape)
+    dtype = x.dtype.newbyteorder("=")
+    return _affine(x, None, around, mean, scale, shift, np.zeros(channels), dtype, x.shape)
 
 
 @np.errstate(all="ignore")
@@ -104,5 +106,6 @@ def local_response_norm_backward(dy, x, size, alpha, beta, k):
 def _local_response_norm(dy, x, size, alpha, beta, k):
     y = np.empty(x.shape, x.dtype.newbyteorder("="))
     if y.size:
-        isa.active().local_response_norm(dy, x, y, *_around(x), size, alpha, beta, k, _config.get_num_threads())
+        options = (*_around(x), size, alpha, beta, k, _config.get_num_threads())
+        isa.active().local_response_norm(dy, x, y, *options)
     return y

@@ -12,7 +12,7 @@ TABLES_KEPT = 1 << 14  # outputs along the three axes up to which a problem's ta
 
 
 def _windows(problem):
-    """For each axis (begin, valid, divisor): the kernels' tables. A window wholly in padding sums to 0, whatever divides it."""
+    """For each axis (begin, valid, divisor). A window wholly in padding sums to 0, whatever divides it."""
     tables = []
     for axis, (begin, valid, counted) in enumerate(problem.windows):
         divisor = np.ones(len(begin) + 16)  # kernels read whole vectors of it
@@ -25,7 +25,7 @@ def _windows(problem):
 
 
 def _holders(problem):
-    """For each axis (start, holder): input index i lies in the windows of outputs holder[start[i] : start[i + 1]], ascending."""
+    """For each axis (start, holder): input i lies in the windows of outputs holder[start[i] : start[i + 1]]."""
     tables = []
     for (begin, valid, _), size, dilation in zip(problem.windows, problem.size, problem.dilation):
         holder = np.repeat(np.arange(len(begin), dtype=np.int64), valid)
@@ -61,7 +61,8 @@ def max_pool(x, problem, return_indices):
 def max_pool_backward(dy, indices, problem):
     dx = np.empty(problem.x_shape, problem.dtype)
     plane, outputs = math.prod(problem.size), math.prod(problem.out)
-    wrong = isa.active().max_pool_backward(dy, indices, dx, problem.N * problem.C, plane, outputs, _config.get_num_threads())
+    planes, threads = problem.N * problem.C, _config.get_num_threads()
+    wrong = isa.active().max_pool_backward(dy, indices, dx, planes, plane, outputs, threads)
     if wrong is not None:
         raise ValueError(
             f"{problem.op}: index {wrong} is outside the plane of {plane} elements"
