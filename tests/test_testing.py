@@ -241,11 +241,6 @@ def test_a_missing_result_is_rejected():
         testing.check(altered(conv2d_backward=backward), CONV, np.float32)
 
 
-def test_a_named_algorithm_that_runs_nowhere_is_rejected():
-    with pytest.raises(AssertionError, match=r"results \[\]"):
-        testing.check(R, CONV, np.float32, algorithm="winograd")
-
-
 # ---- adjoints -------------------------------------------------------------------------------------------
 
 LINEAR = [CONV, Convolution(1, (2, 4, 9), (6, 2, 3), padding=2, groups=2, padding_mode="reflect", stride=2),
@@ -330,9 +325,6 @@ def test_the_bound_as_derived():
     assert np.isclose(testing.bound(3.0, 16, np.float32), (eps32 + eps64) * (2 + 4) * 3, rtol=eps64)
     assert np.isclose(
         testing.bound(3.0, 16, np.float64, adversarial=True), 2 * eps64 * (2 + 16) * 3, rtol=eps64
-    )
-    assert np.isclose(
-        testing.bound(1.0, 4, np.float32, growth=5.0), 5 * testing.bound(1.0, 4, np.float32), rtol=eps64
     )
 
 

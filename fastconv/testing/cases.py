@@ -112,6 +112,9 @@ def convolutions():
         yield Convolution(1, (2, 8, 40), (16, 8, 2), dilation=2 ** power, padding=((2 ** power, 0),),
                           activation="tanh", label="wavenet")
     yield Convolution(3, (1, 3, 6, 9, 10), (8, 3, 3, 3, 3), padding=1, label="c3d-conv1")
+    for depth in ((1, 0), (0, 1)):  # 2-d but for the padding: two outputs over a depth of one
+        pads = (depth, (1, 1), (1, 1))
+        yield Convolution(3, (2, 16, 1, 8, 8), (16, 16, 1, 3, 3), padding=pads, label="padded-depth")
 
     for row in pairwise({
         "ndim": (1, 2, 3),
