@@ -24,7 +24,8 @@ def learning_curve(path, history, title=""):
                 )
         axis.set(xlabel="epoch", ylabel=label)
         axis.grid(alpha=0.3)
-        axis.legend()
+        if axis.lines:
+            axis.legend()
     axes[0, 0].set_yscale("log")
     figure.suptitle(title)
     figure.savefig(path, dpi=120)

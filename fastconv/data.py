@@ -137,12 +137,19 @@ def _pixels(values, top, dtype):
 # ---- splits and batches ------------------------------------------------------------------------------------
 
 
+def need_arrays(who, **values):
+    """TypeError unless every value is an array with a first axis, of samples."""
+    for name, value in values.items():
+        if not getattr(value, "shape", ()):
+            raise TypeError(f"{who}: {name} is {type(value).__name__} (need an array of samples: np.asarray)")
+
+
 def stratified_split(x, y, fraction, rng=None):
     """Cut `(x, y)` at random in two, every class of the integer labels `y` in the same proportion.
 
     Returns `(x1, y1), (x2, y2)`; the second has ceil(fraction * N) samples, and both keep the original order.
     """
-    y = np.asarray(y)
+    need_arrays("stratified_split", x=x, y=y)
     if len(x) != len(y):
         raise ValueError(f"stratified_split: x has {len(x)} samples, y {len(y)} (need as many)")
     if y.ndim != 1 or y.dtype.kind not in "iu":
@@ -168,6 +175,7 @@ def batches(x, y, batch_size=64, *, shuffle=False, rng=None, drop_last=False):
 
     In order as views; with `shuffle=True` in an order drawn from `rng`, as copies.
     """
+    need_arrays("batches", x=x, y=y)
     if len(x) != len(y):
         raise ValueError(f"batches: x has {len(x)} samples, y {len(y)} (need as many)")
     if batch_size < 1:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import io, nn, optim
-from .data import batches, stratified_split
+from .data import batches, need_arrays, stratified_split
 
 # ---- schedules: a function from the part of the training that is done, 0 to 1, to a factor of the learning r
 
@@ -92,6 +92,7 @@ def _pair(data, who):
         x, y = data
     except (TypeError, ValueError):
         raise TypeError(f"{who}: data is {type(data).__name__} (need a pair of arrays, x and y)") from None
+    need_arrays(who, x=x, y=y)
     if len(x) != len(y) or len(x) == 0:
         raise ValueError(f"{who}: x has {len(x)} samples, y {len(y)} (need as many, and at least one)")
     return x, y
@@ -140,8 +141,9 @@ def fit(
     patience : int, optional
         Early stopping: end when the validation loss has not fallen for so many epochs. The model then gets
         the weights of the best epoch, also when the epochs run out first.
-    seed : int
-        For the validation part, the order and `augment`. Layers with `rng` have their own.
+    seed : int, optional
+        For the validation part, the order and `augment`; None: another one every time. Layers with `rng` have
+        their own.
     checkpoint : path, optional
         A .safetensors or .npz file, rewritten after every epoch, with all that `resume=True` needs to
         continue bit by bit with the same arguments.
@@ -168,6 +170,7 @@ def fit(
     optimizer = optim.Adam(model.parameters()) if optimizer is None else optimizer
     criterion = nn.CrossEntropyLoss() if criterion is None else criterion
 
+    seed = np.random.SeedSequence().entropy if seed is None else seed
     for_split, for_loop = np.random.SeedSequence(seed).spawn(2)
     settings = dict(
         samples=len(x),
@@ -195,15 +198,11 @@ def fit(
                     if schedule is not None:
                         optimizer.lr = run.lr * schedule((epoch + number / per_epoch) / epochs)
                     part = part if augment is None else augment(part, run.rng)
-                    output, backward = model.forward(part)
-                    batch_loss, gradient = criterion(output, target)
-                    model.zero_grad()
-                    backward(gradient)
-                    optimizer.step()
-                    loss += float(batch_loss) * len(part)
+                    batch_loss, output = _step(model, criterion, optimizer, part, target)
+                    loss += batch_loss * len(part)
                     right = None if right is None or (hit := _right(output, target)) is None else right + hit
                     count += len(part)
-                    bar.advance(loss / count)
+                    bar.advance()
                     check()
                 entry = dict(
                     epoch=epoch + 1,
@@ -230,9 +229,18 @@ def fit(
     return run.history
 
 
+def _step(model, criterion, optimizer, x, target):
+    """One update of the parameters; returns the mean loss and the outputs before it."""
+    output, backward = model.forward(x)
+    loss, gradient = criterion(output, target)
+    model.zero_grad()
+    backward(gradient)
+    optimizer.step()
+    return float(loss), output
+
+
 def _hold_back(x, y, fraction, rng):
     """`data` without the validation part, and that part."""
-    y = np.asarray(y)
     if y.ndim == 1 and y.dtype.kind in "iu":
         return stratified_split(x, y, fraction, rng)
     if not 0 < fraction < 1:
@@ -374,7 +382,7 @@ class _Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def advance(self, loss):
+    def advance(self):
         if self.bar is not None:
             self.bar.update()
 

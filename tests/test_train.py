@@ -350,6 +350,23 @@ def test_resume_is_bit_for_bit(some_digits, tmp_path, suffix):
     assert same(done, whole) and again == rest
 
 
+def test_a_run_without_seed_cannot_be_resumed(some_digits, tmp_path):
+    """Its validation part could not be drawn again: it would be trained on."""
+    one, _ = go(some_digits, epochs=1, checkpoint=tmp_path / "run.npz")
+    two = small()
+    train.fit(two, some_digits, epochs=1, seed=None, checkpoint=tmp_path / "run.npz", progress=False)
+    with pytest.raises(ValueError, match="belongs to another run: seed was"):
+        train.fit(
+            two,
+            some_digits,
+            epochs=2,
+            seed=None,
+            checkpoint=tmp_path / "run.npz",
+            resume=True,
+            progress=False,
+        )
+
+
 @pytest.mark.parametrize("generator", ["MT19937", "Philox", "SFC64"])
 def test_any_generator_can_be_resumed(generator):
     rng = np.random.Generator(getattr(np.random, generator)(3))
@@ -504,6 +521,8 @@ def test_faults(some_digits, options, error, message):
 def test_bad_data():
     with pytest.raises(TypeError, match="fit: data is int .need a pair"):
         train.fit(small(), 3, epochs=1)
+    with pytest.raises(TypeError, match="fit: x is list .need an array of samples: np.asarray."):
+        train.fit(small(), ([1, 2], [0, 1]), epochs=1)
     with pytest.raises(ValueError, match="fit: x has 3 samples, y 2"):
         train.fit(small(), (np.zeros(3), np.zeros(2)), epochs=1)
     with pytest.raises(ValueError, match="evaluate: x has 0 samples"):
