@@ -51,10 +51,13 @@ def write(path, arrays, metadata=None):
     text = None if metadata is None else json.dumps(metadata)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        if kind == "npz":
-            _write_npz(temporary, arrays, text)
-        else:
+        with open(temporary, "xb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if kind == "npz":
+                _write_npz(file, arrays, text)
+        if kind == "safetensors":
             _safetensors().save_file(arrays, temporary, None if text is None else {"fastconv": text})
+            os.chmod(temporary, mode)  # safetensors may have put a file there that only its owner can read
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -110,10 +113,10 @@ def _read_safetensors(path):
         raise ValueError(f"{path}: not a sound safetensors file ({type(error).__name__}: {error})") from error
 
 
-def _write_npz(path, arrays, text):
+def _write_npz(file, arrays, text):
     if text is not None:
         arrays = {**arrays, _METADATA: np.frombuffer(text.encode(), np.uint8)}
-    with open(path, "xb") as file, zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)

@@ -1,6 +1,7 @@
 """fastconv.io: round trips in both formats, PyTorch's files, and damage, after which nothing has changed."""
 
 import json
+import os
 import struct
 import zipfile
 
@@ -56,6 +57,16 @@ def test_round_trip(path):
     assert io.load(str(path), two) is two
     assert same(one.state_dict(), two.state_dict())
     assert [file.name for file in path.parent.iterdir()] == [path.name]  # no temporary file is left
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_the_umask_decides_who_may_read(path):
+    before = os.umask(0o027)
+    try:
+        io.save(path, network())
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_arrays_and_metadata(path):
