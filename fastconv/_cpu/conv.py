@@ -148,12 +148,19 @@ def _im2col_scratch(kernels, problem, threads):
 # -- Winograd: fewer multiplications for small dense kernels, at a documented cost in rounding ---------------------
 
 
+def _phase_taps(problem):
+    """Taps of one phase of the stride, along height and width."""
+    return tuple(-(-taps // stride) for taps, stride in zip(problem.kernel[1:], problem.stride[1:]))
+
+
 def _winograd_accepts(problem):
-    kernel, taps = problem.kernel, (3, 4, 5)
-    if kernel[0] != 1 or problem.size[0] != 1 or kernel[1] not in taps or kernel[2] not in taps:
-        return "needs a 2-d kernel of 3 to 5 taps an axis"
-    if problem.stride != (1, 1, 1) or problem.dilation != (1, 1, 1):
-        return "needs stride 1 and dilation 1"
+    if problem.kernel[0] != 1 or problem.size[0] != 1 or problem.out[0] != 1 or problem.pad_low[0]:
+        return "needs two spatial axes"
+    taps = _phase_taps(problem)
+    if taps[0] != taps[1] or not 2 <= taps[0] <= 5:
+        return "needs 2 to 5 taps, the same along height and width, in every phase of the stride"
+    if problem.dilation != (1, 1, 1):
+        return "needs dilation 1"
     return None
 
 
@@ -185,15 +192,17 @@ def _winograd_suits(problem, precision):
         return "is not a direct sum, which precision 'strict' asks for"
     if problem.dtype != np.float32:
         return "is run only when named for float64: who asks for float64 asks for its accuracy"
-    if min(problem.C, problem.K) // problem.groups < WINOGRAD_CHANNELS:
+    phases = math.prod(problem.stride)
+    if min(problem.C // problem.groups * phases, problem.K // problem.groups) < WINOGRAD_CHANNELS:
         return f"pays from {WINOGRAD_CHANNELS} channels and filters on"
-    tiles = [-(-out // (7 - taps)) for out, taps in zip(problem.out[1:], problem.kernel[1:])]
-    if math.prod(problem.out) * problem.taps < WINOGRAD_SAVING * 36 * math.prod(tiles):
-        return "saves too little on so small a map"
+    taps = _phase_taps(problem)
+    tiles = [-(-out // (7 - r)) for out, r in zip(problem.out[1:], taps)]
+    if math.prod(problem.out) * problem.taps < WINOGRAD_SAVING * 36 * math.prod(tiles) * math.prod(problem.stride):
+        return "saves too few multiplications"
     return None
 
 
-WINOGRAD_CHANNELS = 16  # fewer leave the transforms unpaid: 36 values a tile and channel against 36 * K products
+WINOGRAD_CHANNELS = 12  # fewer leave the transforms unpaid: 36 values a tile and channel against 36 * K products
 WINOGRAD_SAVING = 1.5  # least ratio of direct to transformed multiplications that covers the transforms
 
 

@@ -486,12 +486,16 @@ cdef class Shape:
 
 
 cdef class Tables:
-    """Index tables of one correlation: for each axis 4 tables, and two over all taps."""
+    """Index tables of one correlation: for each axis 4 tables, and four over all taps and the phases of a stride (Winograd rounds taps up to whole phases)."""
     cdef ix *memory
     cdef ix *free
 
     def __cinit__(self, Shape s):
-        self.memory = <ix *> take_scratch((4 * (s.kernel[0] + s.kernel[1] + s.kernel[2]) + 2 * s.taps) * sizeof(ix))
+        cdef ix i, axes = 0, taps = 1
+        for i in range(3):
+            axes += s.kernel[i]
+            taps *= s.kernel[i] + s.stride[i]
+        self.memory = <ix *> take_scratch((4 * axes + 4 * taps) * sizeof(ix))
         self.free = self.memory
 
     def __dealloc__(self):

@@ -5,30 +5,29 @@
 
 cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_tiles:
-        ix th, tw, mh, mw, oh, ow, yn, yh
+        ix th, tw, m, oh, ow
         fc_axis h, w
-    ctypedef struct filter_f32:
+        ix dh, dw, sh, sw, yn, yh
+    ctypedef struct fc_filter:
         const char *data
-        ix channels, channel_stride, rh, rw
+        ix channels, channel_stride, phases, r
         const ix *tap_offset
+        const ix *h0
+        const ix *w0
         int swap
-    ctypedef struct filter_f64:
-        const char *data
-        ix channels, channel_stride, rh, rw
-        const ix *tap_offset
-        int swap
-    void wino_filter_f32(float *U, ix plane, const float *taps, ix channels, ix rh, ix rw)
-    void wino_filter_f64(double *U, ix plane, const double *taps, ix channels, ix rh, ix rw)
-    void wino_input_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix p, ix last)
-    void wino_input_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix p, ix last)
-    void wino_gradient_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix p, ix last)
-    void wino_gradient_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix p, ix last)
+    const ix FC_NO_TAP
+    void wino_filter_f32(float *U, ix plane, const float *taps, ix channels, ix r)
+    void wino_filter_f64(double *U, ix plane, const double *taps, ix channels, ix r)
+    void wino_input_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
+    void wino_input_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
+    void wino_gradient_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
+    void wino_gradient_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
     void wino_output_f32(float *y, const float *M, ix plane, float *strip, float bias, int activation, const fc_source *s, const char *source,
-                         const filter_f32 *f, const fc_tiles *g, ix p, ix last)
+                         const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
     void wino_output_f64(double *y, const double *M, ix plane, double *strip, double bias, int activation, const fc_source *s, const char *source,
-                         const filter_f64 *f, const fc_tiles *g, ix p, ix last)
-    void wino_weights_f32(float *dweight, const float *dU, ix plane, ix channels, ix rh, ix rw)
-    void wino_weights_f64(double *dweight, const double *dU, ix plane, ix channels, ix rh, ix rw)
+                         const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
+    void wino_weights_f32(float *dweight, const float *dU, ix plane, ix channels, ix phases, ix taps, const ix *tap_index, ix r)
+    void wino_weights_f64(double *dweight, const double *dU, ix plane, ix channels, ix phases, ix taps, const ix *tap_index, ix r)
 
 cdef enum:
     POINTS = 36
@@ -40,19 +39,28 @@ cdef enum:
     WINO_PACK = 32                    # channels of packed weights transformed at a time
 
 
+cdef struct Phases:
+    # A stride cuts one side of the sum into phases: those of the source (forward, weights) or those of the destination (gradient of the input).
+    ix count, r
+    ix *taps          # [count][r*r] byte offset of each tap in a filter plane, or FC_NO_TAP
+    ix *index         # [count][r*r] the same as a position in the plane, or -1
+    ix *h             # [count] first source index (or destination row) of each phase
+    ix *w
+
+
 cdef struct Winograd:
     fc_tiles tiles
-    ix samples, groups, rows, channels
+    Phases source_phases, row_phases   # one of them has count 1
+    ix samples, groups, rows, channels, r
     fc_source source
     const char *weight
     ix w_group, w_row, w_channel
-    ix *w_tap
     int w_swap
     const void *bias
     ix y_channel
     int activation
-    # derived
-    ix rh, rw, panels, block, super, u_plane, v_plane, m_plane
+    # derived; virtual rows and channels are (row, phase) and (channel, phase)
+    ix virtual_rows, virtual_channels, panels, block, super, u_plane, v_plane, m_plane
 
 
 cdef inline ix unaliased(ix elements) noexcept nogil:
@@ -63,93 +71,102 @@ cdef inline ix unaliased(ix elements) noexcept nogil:
 cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thread) noexcept nogil:
     """Sizes from the problem of one sample alone."""
     cdef ix vl = vector_lanes(tag), mr = tile_mr(tag), blocks, task, row
-    w.rh, w.rw = 7 - w.tiles.mh, 7 - w.tiles.mw
-    w.panels = ceil_div(w.rows, mr)
+    w.virtual_rows, w.virtual_channels = w.rows * w.row_phases.count, w.channels * w.source_phases.count
+    w.panels = w.row_phases.count * ceil_div(w.rows, mr)
     w.block = WINO_TILES
-    blocks = WINO_INPUT_BYTES // (POINTS * w.channels * w.block * sizeof(real))
+    blocks = WINO_INPUT_BYTES // (POINTS * w.virtual_channels * w.block * sizeof(real))
     w.super = w.block * (1 if blocks < 1 else WINO_BLOCKS if blocks > WINO_BLOCKS else blocks)
-    w.u_plane = unaliased(w.panels * w.channels * mr)
-    w.v_plane = unaliased(w.channels * w.super)
+    w.u_plane = unaliased(w.panels * w.virtual_channels * mr)
+    w.v_plane = unaliased(w.virtual_channels * w.super)
     w.m_plane = unaliased(WINO_ROWS * w.block)
     shared[0] = <size_t> (POINTS * (w.u_plane + w.v_plane)) * sizeof(real)
     # a task of the input transform holds rows of points and a staged row; one of the output transform the products and a strip
-    row = (w.block + vl) * 4 + 16
+    row = (w.block + vl) * 5 + 16
     task = POINTS * (w.block + 2 * vl) + row
-    if POINTS * w.m_plane + 4 * row > task:
-        task = POINTS * w.m_plane + 4 * row
-    if WINO_PACK * w.rh * w.rw * mr > task:
-        task = WINO_PACK * w.rh * w.rw * mr
+    if POINTS * w.m_plane + 5 * row > task:
+        task = POINTS * w.m_plane + 5 * row
+    if WINO_PACK * w.r * w.r * mr > task:
+        task = WINO_PACK * w.r * w.r * mr
     per_thread[0] = <size_t> padded(task + 16) * sizeof(real)
 
 
 cdef void winograd_filters(real *U, Winograd *w, ix g, ix panel, real *packed) noexcept nogil:
-    """One panel of MR filters: packed and transformed a few channels at a time."""
-    cdef ix mr = tile_mr(U), c = 0, n, rows = w.rows - panel * mr if w.rows - panel * mr < mr else mr
-    cdef const char *data = w.weight + g * w.w_group + panel * mr * w.w_row
-    U += panel * w.channels * mr
-    while c < w.channels:
-        n = w.channels - c if w.channels - c < WINO_PACK else WINO_PACK
-        if real is float:
-            pack_weights_f32(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, w.w_tap, w.rh * w.rw, w.w_swap)
-            wino_filter_f32(U + c * mr, w.u_plane, packed, n, w.rh, w.rw)
-        else:
-            pack_weights_f64(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, w.w_tap, w.rh * w.rw, w.w_swap)
-            wino_filter_f64(U + c * mr, w.u_plane, packed, n, w.rh, w.rw)
-        c += n
+    """One panel of MR filters of one phase: packed and transformed a few channels at a time. Panels are numbered (phase of the rows, rows)."""
+    cdef ix mr = tile_mr(U), per_phase = w.panels // w.row_phases.count, first = panel % per_phase * mr, taps = w.r * w.r, phase, c, n
+    cdef ix rows = w.rows - first if w.rows - first < mr else mr
+    cdef const char *data = w.weight + g * w.w_group + first * w.w_row
+    cdef const ix *table
+    U += panel * w.virtual_channels * mr
+    for phase in range(w.source_phases.count):
+        table = (w.row_phases.taps + panel // per_phase * taps) if w.row_phases.taps != NULL else w.source_phases.taps + phase * taps
+        c = 0
+        while c < w.channels:  # virtual channels are numbered (phase, channel)
+            n = w.channels - c if w.channels - c < WINO_PACK else WINO_PACK
+            if real is float:
+                pack_weights_f32(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, table, taps, w.w_swap)
+                wino_filter_f32(U + (phase * w.channels + c) * mr, w.u_plane, packed, n, w.r)
+            else:
+                pack_weights_f64(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, table, taps, w.w_swap)
+                wino_filter_f64(U + (phase * w.channels + c) * mr, w.u_plane, packed, n, w.r)
+            c += n
 
 
 cdef void winograd_input(real *V, Winograd *w, ix g, ix first, ix p, ix last, ix c, ix last_c, real *scratch) noexcept nogil:
-    """Tiles [p, last) of channels [c, last_c): V[point][vector of tiles][channel]. `first` is the superblock's first tile."""
-    cdef ix vl = vector_lanes(V)
+    """Tiles [p, last) of virtual channels [c, last_c): V[point][vector of tiles][virtual channel]. `first` is the superblock's first tile."""
+    cdef ix vl = vector_lanes(V), group = w.virtual_channels * vl, phase
     cdef real *row = scratch + POINTS * (w.block + 2 * vl)
-    V += (p - first) * w.channels
+    cdef const char *plane
+    V += (p - first) * w.virtual_channels
     while c < last_c:
+        phase = c // w.channels
+        plane = w.source.data + (g * w.channels + c % w.channels) * w.source.c
         if real is float:
-            wino_input_f32(V + c * vl, w.v_plane, w.channels * vl, scratch, row, &w.source, w.source.data + (g * w.channels + c) * w.source.c, &w.tiles, p, last)
+            wino_input_f32(V + c * vl, w.v_plane, group, scratch, row, &w.source, plane, &w.tiles, w.source_phases.h[phase], w.source_phases.w[phase], p, last)
         else:
-            wino_input_f64(V + c * vl, w.v_plane, w.channels * vl, scratch, row, &w.source, w.source.data + (g * w.channels + c) * w.source.c, &w.tiles, p, last)
+            wino_input_f64(V + c * vl, w.v_plane, group, scratch, row, &w.source, plane, &w.tiles, w.source_phases.h[phase], w.source_phases.w[phase], p, last)
         c += 1
 
 
-cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, const real *V, ix first, ix p, ix last, ix k, ix last_k, real *scratch) noexcept nogil:
-    """Tiles [p, last) of filters [k, last_k): 36 products, then the output transform."""
-    cdef ix vl = vector_lanes(y), mr = tile_mr(y), vectors = ceil_div(last - p, vl), point, row, j, nv, rows, stream = w.channels * vl
+cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, const real *V, ix first, ix p, ix last, ix panel, ix last_panel, real *scratch) noexcept nogil:
+    """Tiles [p, last) of panels [panel, last_panel): 36 products, then the output transform."""
+    cdef ix vl = vector_lanes(y), mr = tile_mr(y), vectors = ceil_div(last - p, vl), stream = w.virtual_channels * vl, per_phase = w.panels // w.row_phases.count
+    cdef ix point, u, j, nv, rows, row, phase, k
     cdef real *strip = scratch + POINTS * w.m_plane
+    cdef real *Mp
     cdef const real *B
     cdef const real *A
     cdef const char *source = w.source.data + g * w.channels * w.source.c
-    cdef filter_f32 f
-    cdef filter_f64 d
-    V += (p - first) * w.channels
+    cdef fc_filter f
+    V += (p - first) * w.virtual_channels
     for point in range(POINTS):
         B = V + point * w.v_plane
-        row = k
-        while row < last_k:
-            rows = last_k - row if last_k - row < mr else mr
-            A = U + point * w.u_plane + row * w.channels
+        for u in range(panel, last_panel):
+            rows = smaller(w.rows - u % per_phase * mr, mr)
+            A = U + point * w.u_plane + u * w.virtual_channels * mr
+            Mp = scratch + point * w.m_plane + (u - panel) * mr * w.block
             j = 0
             while j < vectors:
                 if real is float:
                     nv = tile_width_f32(vectors - j)
-                    tile_f32(rows, nv, w.channels, A, mr, B + j * stream, stream, scratch + point * w.m_plane + (row - k) * w.block + j * vl, w.block, 0,
-                             NULL, w.channels * mr)
+                    tile_f32(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, w.virtual_channels * mr)
                 else:
                     nv = tile_width_f64(vectors - j)
-                    tile_f64(rows, nv, w.channels, A, mr, B + j * stream, stream, scratch + point * w.m_plane + (row - k) * w.block + j * vl, w.block, 0,
-                             NULL, w.channels * mr)
+                    tile_f64(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, w.virtual_channels * mr)
                 j += nv
-            row += mr
-    for row in range(k, last_k):
-        if real is float:
-            f.data, f.channels, f.channel_stride = w.weight + g * w.w_group + row * w.w_row, w.channels, w.w_channel
-            f.rh, f.rw, f.tap_offset, f.swap = w.rh, w.rw, w.w_tap, w.w_swap
-            wino_output_f32(y + (g * w.rows + row) * w.y_channel, scratch + (row - k) * w.block, w.m_plane, strip,
-                            (<const float *> w.bias)[g * w.rows + row] if w.bias != NULL else 0, w.activation, &w.source, source, &f, &w.tiles, p, last)
-        else:
-            d.data, d.channels, d.channel_stride = w.weight + g * w.w_group + row * w.w_row, w.channels, w.w_channel
-            d.rh, d.rw, d.tap_offset, d.swap = w.rh, w.rw, w.w_tap, w.w_swap
-            wino_output_f64(y + (g * w.rows + row) * w.y_channel, scratch + (row - k) * w.block, w.m_plane, strip,
-                            (<const double *> w.bias)[g * w.rows + row] if w.bias != NULL else 0, w.activation, &w.source, source, &d, &w.tiles, p, last)
+    f.channels, f.channel_stride, f.swap, f.r = w.channels, w.w_channel, w.w_swap, w.r
+    f.phases, f.h0, f.w0 = w.source_phases.count, w.source_phases.h, w.source_phases.w
+    for u in range(panel, last_panel):
+        phase = u // per_phase
+        f.tap_offset = w.row_phases.taps + phase * w.r * w.r if w.row_phases.taps != NULL else w.source_phases.taps
+        for row in range(smaller(w.rows - u % per_phase * mr, mr)):
+            k = g * w.rows + u % per_phase * mr + row
+            f.data = w.weight + g * w.w_group + (u % per_phase * mr + row) * w.w_row
+            if real is float:
+                wino_output_f32(y + k * w.y_channel, scratch + ((u - panel) * mr + row) * w.block, w.m_plane, strip, (<const float *> w.bias)[k] if w.bias != NULL else 0,
+                                w.activation, &w.source, source, &f, &w.tiles, w.row_phases.h[phase], w.row_phases.w[phase], p, last)
+            else:
+                wino_output_f64(y + k * w.y_channel, scratch + ((u - panel) * mr + row) * w.block, w.m_plane, strip, (<const double *> w.bias)[k] if w.bias != NULL else 0,
+                                w.activation, &w.source, source, &f, &w.tiles, w.row_phases.h[phase], w.row_phases.w[phase], p, last)
 
 
 cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
@@ -172,15 +189,15 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
             count = tiles - first if tiles - first < w.super else w.super
             blocks = ceil_div(count, w.block)
             block = ceil_div(ceil_div(count, blocks), vl) * vl  # equal blocks
-            parts = ceil_div(w.channels, WINO_CHANNELS)
+            parts = ceil_div(w.virtual_channels, WINO_CHANNELS)
             for task in prange(blocks * parts, num_threads=threads, schedule="dynamic"):
                 winograd_input(V, w, g, first, first + task // parts * block, smaller(first + (task // parts + 1) * block, first + count),
-                               task % parts * WINO_CHANNELS, smaller((task % parts + 1) * WINO_CHANNELS, w.channels),
+                               task % parts * WINO_CHANNELS, smaller((task % parts + 1) * WINO_CHANNELS, w.virtual_channels),
                                <real *> (memory + shared + threadid() * per_thread))
-            parts = ceil_div(w.rows, WINO_ROWS)
+            parts = ceil_div(w.panels, WINO_ROWS // mr)
             for task in prange(blocks * parts, num_threads=threads, schedule="dynamic"):
                 winograd_products(y, w, g, U, V, first, first + task // parts * block, smaller(first + (task // parts + 1) * block, first + count),
-                                  task % parts * WINO_ROWS, smaller((task % parts + 1) * WINO_ROWS, w.rows),
+                                  task % parts * (WINO_ROWS // mr), smaller((task % parts + 1) * (WINO_ROWS // mr), w.panels),
                                   <real *> (memory + shared + threadid() * per_thread))
             first += count
     fc_scratch_give(memory)
@@ -191,34 +208,67 @@ cdef inline ix smaller(ix a, ix b) noexcept nogil:
     return a if a < b else b
 
 
+cdef void no_phases(Phases *f, Tables t) noexcept:
+    f.count, f.r, f.taps, f.index, f.h, f.w = 1, 1, NULL, NULL, t.take(1), t.take(1)
+    f.h[0] = f.w[0] = 0
+
+
+cdef void make_phases(Phases *f, Tables t, Shape p, const Weights *w, bint turned) noexcept:
+    """Phase (a, b) has the taps a + stride*i, b + stride*j of the filter, in ascending order or (turned) in descending."""
+    cdef ix a, b, i, j, n = 0, th, tw, sh = p.stride[1], sw = p.stride[2]
+    f.count, f.r = sh * sw, ceil_div(p.kernel[1], sh)
+    f.taps, f.index = t.take(f.count * f.r * f.r), t.take(f.count * f.r * f.r)
+    f.h, f.w = t.take(f.count), t.take(f.count)
+    for a in range(sh):
+        for b in range(sw):
+            f.h[a * sw + b], f.w[a * sw + b] = a - p.low[1], b - p.low[2]
+            for i in range(f.r):
+                for j in range(f.r):
+                    th, tw = a + sh * (f.r - 1 - i if turned else i), b + sw * (f.r - 1 - j if turned else j)
+                    f.index[n] = th * p.kernel[2] + tw if th < p.kernel[1] and tw < p.kernel[2] else -1
+                    f.taps[n] = th * w.tap[1] + tw * w.tap[2] if f.index[n] >= 0 else FC_NO_TAP
+                    n += 1
+
+
 cdef void describe_winograd(Winograd *w, Tables t, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed) noexcept:
-    """Forward, or (transposed) the gradient of the input: a correlation of dy with the filter turned round."""
-    cdef ix i, j, n = 0
+    """Forward, or (transposed) the gradient of the input: correlations of dy, one for each phase of dx, with the taps of the phase turned round."""
+    cdef fc_tiles *g = &w.tiles
+    cdef Phases *f = &w.row_phases if transposed else &w.source_phases
     w.source, w.samples, w.groups, w.bias = source[0], p.N, p.groups, bias
-    w.weight, w.w_swap, w.w_tap = weight.data, weight.swap, t.take(p.taps)
-    make_axis(&w.tiles.h, t, p.out[1] if transposed else p.size[1], 0, 1, 1, 0 if transposed else p.mode)
-    make_axis(&w.tiles.w, t, p.out[2] if transposed else p.size[2], 0, 1, 1, 0 if transposed else p.mode)
-    w.tiles.mh, w.tiles.mw = 7 - p.kernel[1], 7 - p.kernel[2]
+    w.weight, w.w_swap = weight.data, weight.swap
+    make_phases(f, t, p, weight, transposed)
+    no_phases(&w.source_phases if transposed else &w.row_phases, t)
+    w.r = f.r
+    g.m = 7 - f.r
     if transposed:
         w.rows, w.channels, w.w_row, w.w_channel, w.activation = p.C // p.groups, p.K // p.groups, weight.c, weight.k, 0
         w.w_group = w.channels * weight.k
-        w.tiles.oh, w.tiles.ow = p.size[1], p.size[2]
-        w.tiles.h.offset[0], w.tiles.w.offset[0] = p.low[1] - p.kernel[1] + 1, p.low[2] - p.kernel[2] + 1
-        w.tiles.yn = p.C * p.size[1] * p.size[2]
+        make_axis(&g.h, t, p.out[1], 0, 1, 1, 0)
+        make_axis(&g.w, t, p.out[2], 0, 1, 1, 0)
+        g.dh, g.dw, g.sh, g.sw = p.size[1], p.size[2], p.stride[1], p.stride[2]
+        # Position i of dx belongs to phase (i + low) mod stride and to grid row (i + low) // stride, counted from that of position 0.
+        g.oh = (g.dh - 1 + p.low[1]) // g.sh - p.low[1] // g.sh + 1
+        g.ow = (g.dw - 1 + p.low[2]) // g.sw - p.low[2] // g.sw + 1
+        w.source_phases.h[0], w.source_phases.w[0] = p.low[1] // g.sh - (f.r - 1), p.low[2] // g.sw - (f.r - 1)
+        shift_phases(f, p.low[1] // g.sh * g.sh, p.low[2] // g.sw * g.sw)
+        g.yn = p.C * g.dh * g.dw
     else:
         w.rows, w.channels, w.w_row, w.w_channel, w.activation = p.K // p.groups, p.C // p.groups, weight.k, weight.c, p.activation
         w.w_group = w.rows * weight.k
-        w.tiles.oh, w.tiles.ow = p.out[1], p.out[2]
-        w.tiles.h.offset[0], w.tiles.w.offset[0] = -p.low[1], -p.low[2]
-        w.tiles.yn = p.K * p.out[1] * p.out[2]
-    w.tiles.yh = w.tiles.ow
-    w.y_channel = w.tiles.oh * w.tiles.ow
-    w.tiles.th, w.tiles.tw = ceil_div(w.tiles.oh, w.tiles.mh), ceil_div(w.tiles.ow, w.tiles.mw)
-    for i in range(p.kernel[1]):
-        for j in range(p.kernel[2]):
-            w.w_tap[n] = ((p.kernel[1] - 1 - i) * weight.tap[1] + (p.kernel[2] - 1 - j) * weight.tap[2] if transposed
-                          else i * weight.tap[1] + j * weight.tap[2])
-            n += 1
+        make_axis(&g.h, t, p.size[1], 0, p.stride[1], 1, p.mode)
+        make_axis(&g.w, t, p.size[2], 0, p.stride[2], 1, p.mode)
+        g.oh, g.ow, g.dh, g.dw, g.sh, g.sw = p.out[1], p.out[2], p.out[1], p.out[2], 1, 1
+        g.yn = p.K * g.dh * g.dw
+    g.yh = g.dw
+    w.y_channel = g.dh * g.dw
+    g.th, g.tw = ceil_div(g.oh, g.m), ceil_div(g.ow, g.m)
+
+
+cdef void shift_phases(Phases *f, ix h, ix w) noexcept nogil:
+    cdef ix i
+    for i in range(f.count):
+        f.h[i] += h
+        f.w[i] += w
 
 
 cdef object run_winograd(real *y, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed, int threads):
@@ -261,15 +311,17 @@ def winograd_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias
 
 cdef struct WinogradOuter:
     fc_tiles tiles, dy_tiles  # the same tiles, over x and over dy
-    ix samples, groups, rows, channels, rh, rw
+    Phases phases
+    ix samples, groups, rows, channels, taps
     fc_source source, dy
     # derived
-    ix block, row_vectors, column_vectors, x_plane, d_plane, u_plane, columns
+    ix virtual_channels, block, row_vectors, column_vectors, x_plane, d_plane, u_plane, columns
 
 
 cdef void plan_winograd_outer(real *tag, WinogradOuter *w, size_t *shared, size_t *per_thread) noexcept nogil:
     cdef ix vl = vector_lanes(tag)
-    w.row_vectors, w.column_vectors = ceil_div(w.rows, vl), ceil_div(w.channels, vl)
+    w.virtual_channels = w.channels * w.phases.count
+    w.row_vectors, w.column_vectors = ceil_div(w.rows, vl), ceil_div(w.virtual_channels, vl)
     w.columns = w.column_vectors * vl
     w.block = WINO_INPUT_BYTES // (POINTS * (w.row_vectors + w.column_vectors) * vl * sizeof(real)) // WINO_TILES * WINO_TILES
     w.block = WINO_TILES if w.block < WINO_TILES else 4 * WINO_TILES if w.block > 4 * WINO_TILES else w.block
@@ -278,25 +330,29 @@ cdef void plan_winograd_outer(real *tag, WinogradOuter *w, size_t *shared, size_
     w.u_plane = unaliased(w.rows * w.columns)
     shared[0] = <size_t> (POINTS * (w.x_plane + w.d_plane + w.u_plane)) * sizeof(real)
     # one vector of channels, transformed with tiles as lanes, before it is turned into channels as lanes
-    per_thread[0] = <size_t> padded(POINTS * (w.block + 2 * vl) + (w.block + vl) * 4 + 16 + POINTS * unaliased(vl * w.block)) * sizeof(real)
+    per_thread[0] = <size_t> padded(POINTS * (w.block + 2 * vl) + (w.block + vl) * 5 + 16 + POINTS * unaliased(vl * w.block)) * sizeof(real)
 
 
-cdef void winograd_turn(real *out, ix plane, WinogradOuter *w, bint gradient, ix first_channel, ix channels, ix p, ix last, real *scratch) noexcept nogil:
-    """A vector of channels of x or dy: out[point][tile][lane = channel]. Lanes past the last channel become zeros."""
-    cdef ix vl = vector_lanes(out), c, point, vectors = ceil_div(last - p, vl), span = unaliased(vl * w.block)
+cdef void winograd_turn(real *out, ix plane, WinogradOuter *w, bint gradient, ix g, ix first, ix channels, ix p, ix last, real *scratch) noexcept nogil:
+    """A vector of channels of dy, or of virtual channels of x: out[point][tile][lane = channel]. Lanes past the last channel become zeros."""
+    cdef ix vl = vector_lanes(out), c, v, point, vectors = ceil_div(last - p, vl), span = unaliased(vl * w.block)
     cdef real *row = scratch + POINTS * (w.block + 2 * vl)
-    cdef real *points = row + (w.block + vl) * 4 + 16
+    cdef real *points = row + (w.block + vl) * 5 + 16
+    cdef const char *data
     for c in range(channels):
-        if real is float:
-            if gradient:
-                wino_gradient_f32(points + c * vl, span, vl * vl, scratch, row, &w.dy, w.dy.data + (first_channel + c) * w.dy.c, &w.dy_tiles, p, last)
+        if gradient:
+            data = w.dy.data + (g * w.rows + first + c) * w.dy.c
+            if real is float:
+                wino_gradient_f32(points + c * vl, span, vl * vl, scratch, row, &w.dy, data, &w.dy_tiles, 0, 0, p, last)
             else:
-                wino_input_f32(points + c * vl, span, vl * vl, scratch, row, &w.source, w.source.data + (first_channel + c) * w.source.c, &w.tiles, p, last)
+                wino_gradient_f64(points + c * vl, span, vl * vl, scratch, row, &w.dy, data, &w.dy_tiles, 0, 0, p, last)
         else:
-            if gradient:
-                wino_gradient_f64(points + c * vl, span, vl * vl, scratch, row, &w.dy, w.dy.data + (first_channel + c) * w.dy.c, &w.dy_tiles, p, last)
+            v = (first + c) % w.phases.count
+            data = w.source.data + (g * w.channels + (first + c) // w.phases.count) * w.source.c
+            if real is float:
+                wino_input_f32(points + c * vl, span, vl * vl, scratch, row, &w.source, data, &w.tiles, w.phases.h[v], w.phases.w[v], p, last)
             else:
-                wino_input_f64(points + c * vl, span, vl * vl, scratch, row, &w.source, w.source.data + (first_channel + c) * w.source.c, &w.tiles, p, last)
+                wino_input_f64(points + c * vl, span, vl * vl, scratch, row, &w.source, data, &w.tiles, w.phases.h[v], w.phases.w[v], p, last)
     for point in range(POINTS):
         if real is float:
             transpose_f32(out + point * plane, 0, points + point * span, vl * vl, channels, vectors)
@@ -323,13 +379,13 @@ cdef void winograd_sum(real *dU, const real *D, const real *X, WinogradOuter *w,
 
 cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 nogil:
     cdef size_t shared, per_thread
-    cdef ix vl = vector_lanes(dweight), tiles = w.samples * w.tiles.th * w.tiles.tw, g, first, count, task, n, row_blocks, taps = w.rh * w.rw
+    cdef ix vl = vector_lanes(dweight), tiles = w.samples * w.tiles.th * w.tiles.tw, g, first, count, task, n, row_blocks
     cdef char *memory
     cdef real *X
     cdef real *D
     cdef real *dU
     if tiles == 0:
-        memset(dweight, 0, w.groups * w.rows * w.channels * taps * sizeof(real))
+        memset(dweight, 0, w.groups * w.rows * w.channels * w.taps * sizeof(real))
         return 0
     plan_winograd_outer(dweight, w, &shared, &per_thread)
     memory = <char *> take_scratch(shared + threads * per_thread)
@@ -343,11 +399,11 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
             count = tiles - first if tiles - first < w.block else w.block
             for task in prange(w.row_vectors + w.column_vectors, num_threads=threads, schedule="dynamic"):
                 if task < w.row_vectors:
-                    winograd_turn(D + task * w.block * vl, w.d_plane, w, True, g * w.rows + task * vl, smaller(vl, w.rows - task * vl), first, first + count,
+                    winograd_turn(D + task * w.block * vl, w.d_plane, w, True, g, task * vl, smaller(vl, w.rows - task * vl), first, first + count,
                                   <real *> (memory + shared + threadid() * per_thread))
                 else:
                     n = task - w.row_vectors
-                    winograd_turn(X + n * w.block * vl, w.x_plane, w, False, g * w.channels + n * vl, smaller(vl, w.channels - n * vl), first, first + count,
+                    winograd_turn(X + n * w.block * vl, w.x_plane, w, False, g, n * vl, smaller(vl, w.virtual_channels - n * vl), first, first + count,
                                   <real *> (memory + shared + threadid() * per_thread))
             for task in prange(POINTS * row_blocks, num_threads=threads, schedule="dynamic"):
                 n = task // row_blocks
@@ -356,27 +412,29 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
             first += count
         for task in prange(w.rows, num_threads=threads, schedule="static"):
             if real is float:
-                wino_weights_f32(dweight + (g * w.rows + task) * w.channels * taps, dU + task * w.columns, w.u_plane, w.channels, w.rh, w.rw)
+                wino_weights_f32(dweight + (g * w.rows + task) * w.channels * w.taps, dU + task * w.columns, w.u_plane, w.channels, w.phases.count, w.taps,
+                                 w.phases.index, w.phases.r)
             else:
-                wino_weights_f64(dweight + (g * w.rows + task) * w.channels * taps, dU + task * w.columns, w.u_plane, w.channels, w.rh, w.rw)
+                wino_weights_f64(dweight + (g * w.rows + task) * w.channels * w.taps, dU + task * w.columns, w.u_plane, w.channels, w.phases.count, w.taps,
+                                 w.phases.index, w.phases.r)
     fc_scratch_give(memory)
     return 0
 
 
 cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source *dy, fc_source *x) noexcept:
-    cdef fc_tiles *g
-    w.source, w.dy, w.samples, w.groups = x[0], dy[0], p.N, p.groups
-    w.rows, w.channels, w.rh, w.rw = p.K // p.groups, p.C // p.groups, p.kernel[1], p.kernel[2]
-    g = &w.tiles
-    g.mh, g.mw, g.oh, g.ow = 7 - p.kernel[1], 7 - p.kernel[2], p.out[1], p.out[2]
-    g.th, g.tw = ceil_div(g.oh, g.mh), ceil_div(g.ow, g.mw)
+    cdef fc_tiles *g = &w.tiles
+    cdef Weights unused
+    memset(&unused, 0, sizeof(unused))
+    make_phases(&w.phases, t, p, &unused, False)
+    w.source, w.dy, w.samples, w.groups, w.taps = x[0], dy[0], p.N, p.groups, p.taps
+    w.rows, w.channels = p.K // p.groups, p.C // p.groups
+    g.m, g.oh, g.ow = 7 - w.phases.r, p.out[1], p.out[2]
+    g.th, g.tw = ceil_div(g.oh, g.m), ceil_div(g.ow, g.m)
     w.dy_tiles = w.tiles
-    make_axis(&g.h, t, p.size[1], 0, 1, 1, p.mode)
-    make_axis(&g.w, t, p.size[2], 0, 1, 1, p.mode)
-    g.h.offset[0], g.w.offset[0] = -p.low[1], -p.low[2]
+    make_axis(&g.h, t, p.size[1], 0, p.stride[1], 1, p.mode)
+    make_axis(&g.w, t, p.size[2], 0, p.stride[2], 1, p.mode)
     make_axis(&w.dy_tiles.h, t, p.out[1], 0, 1, 1, 0)
     make_axis(&w.dy_tiles.w, t, p.out[2], 0, 1, 1, 0)
-    w.dy_tiles.h.offset[0] = w.dy_tiles.w.offset[0] = 0
 
 
 cdef object run_winograd_outer(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads):

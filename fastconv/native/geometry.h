@@ -8,8 +8,11 @@
 #ifndef FC_GEOMETRY_H
 #define FC_GEOMETRY_H
 #include <stddef.h>
+#include <stdint.h>
 
 typedef ptrdiff_t ix;
+
+#define FC_NO_TAP PTRDIFF_MIN /* in a table of tap offsets: this tap is a zero */
 
 enum { FC_ZEROS = 0, FC_REFLECT = 1, FC_REPLICATE = 2, FC_CIRCULAR = 3 };
 

@@ -7,6 +7,22 @@
  * scatter    a tile's result -> destination pixels that do not lie together
  */
 
+/* Every `step`-th element, without touching memory past the last one. */
+static void NAME(copy_every)(REAL *dst, const char *src, ix count, ix step, ix stride, int swap)
+{
+    ix i = 0;
+    if (stride == (ix)sizeof(REAL) && !swap && (uintptr_t)src % sizeof(REAL) == 0 && (step == 2 || step == 4)) {
+        const REAL *p = (const REAL *)src;
+        for (; i + VL < count; i += VL) {
+            const REAL *q = p + i * step;
+            V a = NAME(every_other)(LOAD(q), LOAD(q + VL), 0);
+            if (step == 4) a = NAME(every_other)(a, NAME(every_other)(LOAD(q + 2 * VL), LOAD(q + 3 * VL), 0), 0);
+            STORE(dst + i, a);
+        }
+    }
+    NAME(copy_row)(dst + i, src + i * step * stride, count - i, step * stride, swap);
+}
+
 /* `count` elements of one source row, from index `start` on, `axis->step` apart; positions outside become what the padding mode says. row == NULL: zeros. */
 static void NAME(stage_row)(REAL *dst, const char *row, const fc_axis *axis, ix start, ix count, ix stride, int swap)
 {
@@ -27,7 +43,7 @@ static void NAME(stage_row)(REAL *dst, const char *row, const fc_axis *axis, ix 
             else NAME(copy_row)(dst + i, row + s * stride, 1, stride, swap);
         }
     }
-    NAME(copy_row)(dst + low, row + (start + low * step) * stride, high - low, step * stride, swap);
+    NAME(copy_every)(dst + low, row + (start + low * step) * stride, high - low, step, stride, swap);
 }
 
 /* The strip of one channel for every run of the block. `channel` points at the channel of sample 0. */
@@ -178,7 +194,7 @@ static void NAME(transpose)(REAL *restrict dst, ix out_stream, const REAL *restr
     }
 }
 
-/* Panel of MR rows, A[k][MR] with k = (channel, tap): element at data + row*row_stride + channel*channel_stride + tap_offset[tap]. */
+/* Panel of MR rows, A[k][MR] with k = (channel, tap): element at data + row*row_stride + channel*channel_stride + tap_offset[tap], zero for FC_NO_TAP. */
 static void NAME(pack_weights)(REAL *restrict A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps,
                                int swap)
 {
@@ -186,6 +202,10 @@ static void NAME(pack_weights)(REAL *restrict A, const char *data, ix rows, ix r
     for (ix c = 0; c < channels; c++)
         for (ix t = 0; t < taps; t++, A += MR) {
             const char *p = data + c * channel_stride + tap_offset[t];
+            if (tap_offset[t] == FC_NO_TAP) {
+                for (ix i = 0; i < MR; i++) A[i] = 0;
+                continue;
+            }
             if (plain && rows == MR && tap_offset[t] % (ix)sizeof(REAL) == 0)
                 UNROLL for (ix i = 0; i < MR; i++) A[i] = *(const REAL *)(p + i * row_stride);
             else {

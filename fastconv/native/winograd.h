@@ -1,6 +1,7 @@
-/* Winograd convolution with tiles of 6 x 6 transformed points: y = A^T [ (G w G^T) * (B^T d B) ] A, for kernels of r = 3, 4 or 5 taps an axis.
+/* Winograd convolution with tiles of 6 x 6 transformed points: y = A^T [ (G w G^T) * (B^T d B) ] A, for kernels of r = 2 to 5 taps an axis.
  *
- * A tile yields m = 7 - r outputs an axis from 6 inputs, so one input transform serves every r. Interpolation points 0, +-5/8, +-3/2 and infinity: their squares
+ * A tile yields m = 7 - r outputs an axis from 6 inputs, so one input transform serves every r. A convolution of stride s is one of stride 1 over s * s times the
+ * channels, one for each phase of the input, with ceil(taps / s) taps an axis; its gradient has s * s times the output channels, one for each phase of dx. Interpolation points 0, +-5/8, +-3/2 and infinity: their squares
  * are dyadic, so the constants are exact, and the amplification of rounding errors is a fraction of that of the customary 0, +-1, +-2 (CPU notes, section 3).
  * Lanes are tiles, numbered flat over (sample, tile row, tile column): no rule about channel counts or map widths.
  * Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015; S. Winograd, "Arithmetic Complexity of Computations", 1980.
@@ -15,11 +16,13 @@
 #define WINO_SUM 2.640625 /* a^2 + b^2 */
 
 typedef struct {
-    ix th, tw;       /* tiles along a map's column and row */
-    ix mh, mw;       /* outputs of a tile along each axis: 2, 3 or 4 */
-    ix oh, ow;       /* extent of the output map */
-    ix yn, yh;       /* strides of the output in elements; columns lie together */
-    fc_axis h, w;    /* the source axes: step 1, offset[0] the source index of the first tap of output 0 */
+    ix th, tw;         /* tiles along a map's column and row */
+    ix m;              /* outputs of a tile along each axis: 2 to 5 */
+    ix oh, ow;         /* extent of the grid of outputs that the tiles cover */
+    fc_axis h, w;      /* the source: output o, tap t of a phase lie at source index (o + t) * step + the phase's first */
+    /* where outputs go: grid row o is destination row o*sh + the phase's first, if that lies in [0, dh) */
+    ix dh, dw, sh, sw;
+    ix yn, yh;         /* destination strides in elements; columns lie together */
 } fc_tiles;
 
 typedef struct { ix n, ty, tx, len; } fc_tile_run; /* tiles of one row */
@@ -30,6 +33,19 @@ static inline fc_tile_run fc_tile_row(const fc_tiles *g, ix p, ix last)
     fc_tile_run r = {row / g->th, row % g->th, tx, g->tw - tx < last - p ? g->tw - tx : last - p};
     return r;
 }
+#endif
+
+/* Lanes of a (index below VL) and b. */
+#if defined(__clang__)
+INLINE V NAME(shuffle)(V a, V b, M mask)
+{
+    V r;
+    for (int i = 0; i < VL; i++) r[i] = mask[i] < VL ? a[mask[i]] : b[mask[i] - VL];
+    return r;
+}
+#else
+#define shuffle_f32(a, b, mask) __builtin_shuffle(a, b, mask)
+#define shuffle_f64(a, b, mask) __builtin_shuffle(a, b, mask)
 #endif
 
 /* B^T d: six inputs to six points. */
@@ -55,6 +71,7 @@ INLINE void NAME(wino_outputs)(const V *m, V *y, const ix n)
     y[1] = a * d1 + b * d2;
     if (n > 2) y[2] = a2 * s1 + b2 * s2;
     if (n > 3) y[3] = (a * a2) * d1 + (b * b2) * d2;
+    if (n > 4) y[4] = (a2 * a2) * s1 + (b2 * b2) * s2;
     y[n - 1] += m[5];
 }
 
@@ -65,6 +82,7 @@ INLINE void NAME(wino_output_points)(const V *y, V *t, const ix n)
     V e1 = y[0], e2 = y[0], o1 = a * y[1], o2 = b * y[1];
     if (n > 2) { e1 += a2 * y[2]; e2 += b2 * y[2]; }
     if (n > 3) { o1 += (a * a2) * y[3]; o2 += (b * b2) * y[3]; }
+    if (n > 4) { e1 += (a2 * a2) * y[4]; e2 += (b2 * b2) * y[4]; }
     t[0] = y[0];
     t[1] = e1 + o1;
     t[2] = e1 - o1;
@@ -83,7 +101,8 @@ INLINE void NAME(wino_filter_points)(const W *g, W *u, const ix r)
 {
     const REAL a = WINO_A, b = WINO_B, a2 = WINO_A2, b2 = WINO_B2;
     const REAL na = (REAL)(1 / (2 * WINO_A2 * (WINO_A2 - WINO_B2))), nb = (REAL)(1 / (2 * WINO_B2 * (WINO_B2 - WINO_A2)));
-    W ea = g[0] + a2 * g[2], eb = g[0] + b2 * g[2], oa = a * g[1], ob = b * g[1];
+    W ea = g[0], eb = g[0], oa = a * g[1], ob = b * g[1];
+    if (r > 2) { ea += a2 * g[2]; eb += b2 * g[2]; }
     if (r > 3) { oa += (a * a2) * g[3]; ob += (b * b2) * g[3]; }
     if (r > 4) { ea += (a2 * a2) * g[4]; eb += (b2 * b2) * g[4]; }
     u[0] = (REAL)(1 / WINO_A2B2) * g[0];
@@ -102,37 +121,55 @@ INLINE void NAME(wino_filter_taps)(const V *u, V *g, const ix r)
     V sa = na * (u[1] + u[2]), da = na * (u[1] - u[2]), sb = nb * (u[3] + u[4]), db = nb * (u[3] - u[4]);
     g[0] = (REAL)(1 / WINO_A2B2) * u[0] + sa + sb;
     g[1] = a * da + b * db;
-    g[2] = a2 * sa + b2 * sb;
+    if (r > 2) g[2] = a2 * sa + b2 * sb;
     if (r > 3) g[3] = (a * a2) * da + (b * b2) * db;
     if (r > 4) g[4] = (a2 * a2) * sa + (b2 * b2) * sb;
     g[r - 1] += u[5];
 }
 
-INLINE void NAME(wino_filter_body)(REAL *U, ix plane, const REAL *taps, ix channels, const ix rh, const ix rw)
+INLINE void NAME(wino_filter_body)(REAL *U, ix plane, const REAL *taps, ix channels, const ix r)
 {
-    for (ix c = 0; c < channels; c++, taps += rh * rw * MR, U += MR) {
+    for (ix c = 0; c < channels; c++, taps += r * r * MR, U += MR) {
         W g[5] = {{0}}, u[5][6], v[6];
-        UNROLL for (ix i = 0; i < rh; i++)
+        UNROLL for (ix i = 0; i < r; i++)
         {
-            UNROLL for (ix j = 0; j < rw; j++) g[j] = *(const W *)(taps + (i * rw + j) * MR);
-            NAME(wino_filter_points)(g, u[i], rw);
+            UNROLL for (ix j = 0; j < r; j++) g[j] = *(const W *)(taps + (i * r + j) * MR);
+            NAME(wino_filter_points)(g, u[i], r);
         }
         UNROLL for (ix j = 0; j < 6; j++)
         {
-            UNROLL for (ix i = 0; i < rh; i++) g[i] = u[i][j];
-            NAME(wino_filter_points)(g, v, rh);
+            UNROLL for (ix i = 0; i < r; i++) g[i] = u[i][j];
+            NAME(wino_filter_points)(g, v, r);
             UNROLL for (ix i = 0; i < 6; i++) *(W *)(U + (i * 6 + j) * plane) = v[i];
         }
     }
 }
 
-/* Packed panel taps[channel][rh*rw][MR] -> U[point][channel][MR], points `plane` elements apart. */
-static void NAME(wino_filter)(REAL *U, ix plane, const REAL *taps, ix channels, ix rh, ix rw)
+/* Packed panel taps[channel][r*r][MR] -> U[point][channel][MR], points `plane` elements apart. */
+static void NAME(wino_filter)(REAL *U, ix plane, const REAL *taps, ix channels, ix r)
 {
-    if (rh == 3 && rw == 3) NAME(wino_filter_body)(U, plane, taps, channels, 3, 3);
-    else if (rh == 4 && rw == 4) NAME(wino_filter_body)(U, plane, taps, channels, 4, 4);
-    else if (rh == 5 && rw == 5) NAME(wino_filter_body)(U, plane, taps, channels, 5, 5);
-    else NAME(wino_filter_body)(U, plane, taps, channels, rh, rw);
+    if (r == 3) NAME(wino_filter_body)(U, plane, taps, channels, 3);
+    else if (r == 2) NAME(wino_filter_body)(U, plane, taps, channels, 2);
+    else if (r == 4) NAME(wino_filter_body)(U, plane, taps, channels, 4);
+    else NAME(wino_filter_body)(U, plane, taps, channels, 5);
+}
+
+/* Masks of two-vector shuffles. SPLIT(m, q): from a running pick and the q-th vector behind it, lane l takes element l*m - q*VL where that lies in the q-th
+ * vector. JOIN(m, q, j): lane l of the q-th result is output (q*VL + l) % m of tile (q*VL + l) / m; it is taken when the j-th output's turn comes. */
+#define FC_SPLIT_LANE(l, m, q) ((l) * (m) / VL == (q) ? VL + (l) * (m) % VL : (q) == 1 && (l) * (m) < VL ? (l) * (m) : (l))
+#define FC_JOIN_LANE(l, m, q, j) (((q) * VL + (l)) % (m) == (j) ? VL + ((q) * VL + (l)) / (m) : (j) == 1 && ((q) * VL + (l)) % (m) == 0 ? ((q) * VL + (l)) / (m) : (l))
+
+/* Lane l of the result: row[l*m]. */
+INLINE V NAME(pick_every)(const REAL *row, const ix m)
+{
+    V v = LOAD(row);
+    UNROLL for (ix q = 1; q < m; q++)
+    {
+        M mask;
+        UNROLL for (int l = 0; l < (int)VL; l++) mask[l] = (INT)FC_SPLIT_LANE(l, m, q);
+        v = NAME(shuffle)(v, LOAD(row + q * VL), mask);
+    }
+    return v;
 }
 
 /* The inputs j = 0..n-1 of VL tiles that start m elements apart: d[j] = row[lane*m + j]. */
@@ -157,10 +194,8 @@ INLINE void NAME(split_tiles)(const REAL *row, V *d, const ix m, const ix n)
             d[h] = NAME(every_other)(a, b, 0);
             if (h + 1 < n) d[h + 1] = NAME(every_other)(a, b, 1);
         }
-    } else {
-        for (ix j = 0; j < n; j++)
-            for (ix l = 0; l < VL; l++) d[j][l] = row[l * m + j];
-    }
+    } else
+        UNROLL for (ix j = 0; j < n; j++) d[j] = NAME(pick_every)(row + j, m);
 }
 
 /* The other way: outputs of VL tiles, m a tile, one behind the other. */
@@ -175,33 +210,41 @@ INLINE void NAME(join_tiles)(REAL *row, const V *y, const ix m)
     } else if (m == 2) {
         STORE(row, NAME(zip)(y[0], y[1], 0));
         STORE(row + VL, NAME(zip)(y[0], y[1], 1));
-    } else {
-        for (ix l = 0; l < VL; l++)
-            for (ix j = 0; j < m; j++) row[l * m + j] = y[j][l];
-    }
+    } else
+        UNROLL for (ix q = 0; q < m; q++)
+        {
+            V v = y[0];
+            UNROLL for (ix j = 1; j < m; j++)
+            {
+                M mask;
+                UNROLL for (int l = 0; l < (int)VL; l++) mask[l] = (INT)FC_JOIN_LANE(l, m, q, j);
+                v = NAME(shuffle)(v, y[j], mask);
+            }
+            STORE(row + q * VL, v);
+        }
 }
 
-/* Tiles [p, last) of one channel -> `points` numbers a tile and axis: first along rows into T (6 or mh rows of 6 points, `ts` apart), then along columns into
- * out + (point)*plane + (vector)*group. `inputs` is what a tile reads along an axis: 6 of x, or m of dy (gradient of the weights). */
+/* Tiles [p, last) of one channel -> `points` numbers a tile and axis: first along rows into T (6 or m rows of 6 points, `ts` apart), then along columns into
+ * out + (point)*plane + (vector)*group. A tile reads 6 inputs of x along an axis, or m of dy (gradient of the weights). h0, w0: the phase's first source indices. */
 INLINE void NAME(wino_input_body)(REAL *restrict out, ix plane, ix group, REAL *restrict T, REAL *restrict row, const fc_source *s, const char *channel,
-                                  const fc_tiles *g, ix p, ix last, const ix mh, const ix mw, const int gradient)
+                                  const fc_tiles *g, ix h0, ix w0, ix p, ix last, const ix m, const int gradient)
 {
-    const ix ih = gradient ? mh : 6, iw = gradient ? mw : 6, first = p, ts = (last - first + VL - 1) / VL * VL + VL;
+    const ix inputs = gradient ? m : 6, first = p, ts = (last - first + VL - 1) / VL * VL + VL;
     V d[6], t[6];
     while (p < last) {
         fc_tile_run r = fc_tile_row(g, p, last);
         const char *sample = channel + r.n * s->n;
-        for (ix i = 0; i < ih; i++) {
-            ix h = fc_source_index(&g->h, r.ty * mh + i + g->h.offset[0]);
+        for (ix i = 0; i < inputs; i++) {
+            ix h = fc_source_index(&g->h, (r.ty * m + i) * g->h.step + h0);
             REAL *to = T + i * 6 * ts + (p - first);
             if (h < 0) {
                 for (ix j = 0; j < 6; j++) memset(to + j * ts, 0, (size_t)r.len * sizeof(REAL));
                 continue;
             }
-            NAME(stage_row)(row, sample + h * s->h, &g->w, r.tx * mw + g->w.offset[0], (r.len - 1) * mw + iw, s->w, s->swap);
+            NAME(stage_row)(row, sample + h * s->h, &g->w, r.tx * m * g->w.step + w0, (r.len - 1) * m + inputs, s->w, s->swap);
             for (ix q = 0; q < r.len; q += VL) { /* what spills over the end of a run is overwritten by the next run */
-                NAME(split_tiles)(row + q * mw, d, mw, iw);
-                if (gradient) NAME(wino_output_points)(d, t, mw);
+                NAME(split_tiles)(row + q * m, d, m, inputs);
+                if (gradient) NAME(wino_output_points)(d, t, m);
                 else NAME(wino_input_points)(d, t);
                 UNROLL for (ix j = 0; j < 6; j++) STORE(to + j * ts + q, t[j]);
             }
@@ -211,53 +254,62 @@ INLINE void NAME(wino_input_body)(REAL *restrict out, ix plane, ix group, REAL *
     for (ix q = 0; q < last - first; q += VL, out += group)
         UNROLL for (ix j = 0; j < 6; j++)
         {
-            UNROLL for (ix i = 0; i < ih; i++) d[i] = LOAD(T + (i * 6 + j) * ts + q);
-            if (gradient) NAME(wino_output_points)(d, t, mh);
+            UNROLL for (ix i = 0; i < inputs; i++) d[i] = LOAD(T + (i * 6 + j) * ts + q);
+            if (gradient) NAME(wino_output_points)(d, t, m);
             else NAME(wino_input_points)(d, t);
             UNROLL for (ix i = 0; i < 6; i++) *(V *)(out + (i * 6 + j) * plane) = t[i];
         }
 }
 
-static void NAME(wino_input)(REAL *out, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, const fc_tiles *g, ix p, ix last)
+static void NAME(wino_input)(REAL *out, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p,
+                              ix last)
 {
-    if (g->mh == 4 && g->mw == 4) NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, p, last, 4, 4, 0);
-    else if (g->mh == 2 && g->mw == 2) NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, p, last, 2, 2, 0);
-    else NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, p, last, g->mh, g->mw, 0);
+    if (g->m == 4) NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, h0, w0, p, last, 4, 0);
+    else if (g->m == 2) NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, h0, w0, p, last, 2, 0);
+    else if (g->m == 3) NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, h0, w0, p, last, 3, 0);
+    else NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, h0, w0, p, last, 5, 0);
 }
 
 /* dy, as the gradient of the weights needs it. */
-static void NAME(wino_gradient)(REAL *out, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, const fc_tiles *g, ix p, ix last)
+static void NAME(wino_gradient)(REAL *out, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p,
+                              ix last)
 {
-    if (g->mh == 4 && g->mw == 4) NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, p, last, 4, 4, 1);
-    else if (g->mh == 2 && g->mw == 2) NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, p, last, 2, 2, 1);
-    else NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, p, last, g->mh, g->mw, 1);
+    if (g->m == 4) NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, h0, w0, p, last, 4, 1);
+    else if (g->m == 2) NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, h0, w0, p, last, 2, 1);
+    else if (g->m == 3) NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, h0, w0, p, last, 3, 1);
+    else NAME(wino_input_body)(out, plane, group, T, row, s, channel, g, h0, w0, p, last, 5, 1);
 }
 
-/* One filter as it lies in memory, for the sums that are done directly. */
+/* One filter as it lies in memory, for the sums that are done directly: taps [phase][r*r], -1 where a phase has none. */
+#ifndef FC_FILTER
+#define FC_FILTER
 typedef struct {
     const char *data;
-    ix channels, channel_stride, rh, rw;
-    const ix *tap_offset; /* [rh*rw] */
+    ix channels, channel_stride, phases, r;
+    const ix *tap_offset;
+    const ix *h0, *w0; /* [phases] first source indices */
     int swap;
-} NAME(filter);
+} fc_filter;
+#endif
 
 /* One output by its definition; zeros of the padding take no part. */
-static __attribute__((noinline)) REAL NAME(direct_output)(const fc_source *s, const char *source, const NAME(filter) *f, const fc_tiles *g, ix n, ix oh, ix ow)
+static __attribute__((noinline)) REAL NAME(direct_output)(const fc_source *s, const char *source, const fc_filter *f, const fc_tiles *g, ix n, ix oh, ix ow)
 {
     REAL total = 0, x, w;
     for (ix c = 0; c < f->channels; c++) {
         REAL sum = 0;
-        for (ix i = 0; i < f->rh; i++) {
-            ix h = fc_source_index(&g->h, oh + i + g->h.offset[0]);
-            if (h < 0) continue;
-            for (ix j = 0; j < f->rw; j++) {
-                ix q = fc_source_index(&g->w, ow + j + g->w.offset[0]);
-                if (q < 0) continue;
-                NAME(copy_row)(&x, source + n * s->n + c * s->c + h * s->h + q * s->w, 1, 0, s->swap);
-                NAME(copy_row)(&w, f->data + c * f->channel_stride + f->tap_offset[i * f->rw + j], 1, 0, f->swap);
-                sum += x * w;
+        for (ix phase = 0; phase < f->phases; phase++)
+            for (ix i = 0; i < f->r; i++) {
+                ix h = fc_source_index(&g->h, (oh + i) * g->h.step + f->h0[phase]);
+                if (h < 0) continue;
+                for (ix j = 0; j < f->r; j++) {
+                    ix q = fc_source_index(&g->w, (ow + j) * g->w.step + f->w0[phase]), tap = f->tap_offset[(phase * f->r + i) * f->r + j];
+                    if (q < 0 || tap == FC_NO_TAP) continue;
+                    NAME(copy_row)(&x, source + n * s->n + c * s->c + h * s->h + q * s->w, 1, 0, s->swap);
+                    NAME(copy_row)(&w, f->data + c * f->channel_stride + tap, 1, 0, f->swap);
+                    sum += x * w;
+                }
             }
-        }
         total += sum;
         if (total != total) break; /* nothing makes a NaN finite again */
     }
@@ -277,69 +329,81 @@ INLINE int NAME(any_nan)(V v)
  * A non-finite input, or one whose transform overflows, makes every output of its tile non-finite, also those whose own sum does not contain it. Such outputs are
  * recognised here (0 * y is NaN) and computed again by their definition, so that non-finite values stay where they belong. */
 INLINE void NAME(wino_output_body)(REAL *y, const REAL *restrict Mm, ix plane, REAL *restrict strip, REAL bias, int activation, const fc_source *s,
-                                   const char *source, const NAME(filter) *f, const fc_tiles *g, const ix p0, const ix last, const ix mh, const ix mw)
+                                   const char *source, const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, const ix p0, const ix last, const ix m)
 {
-    const ix ss = ((last - p0 + VL - 1) / VL * VL) * mw;
+    const ix ss = ((last - p0 + VL - 1) / VL * VL) * m;
     V check = {0};
     for (ix q = 0; q < last - p0; q += VL) {
-        V m[6], t[4][6], o[4];
+        V points[6], t[5][6], o[6];
         UNROLL for (ix j = 0; j < 6; j++)
         {
-            V col[4];
-            UNROLL for (ix i = 0; i < 6; i++) m[i] = *(const V *)(Mm + (i * 6 + j) * plane + q);
-            NAME(wino_outputs)(m, col, mh);
-            UNROLL for (ix i = 0; i < mh; i++) t[i][j] = col[i];
+            V col[5];
+            UNROLL for (ix i = 0; i < 6; i++) points[i] = *(const V *)(Mm + (i * 6 + j) * plane + q);
+            NAME(wino_outputs)(points, col, m);
+            UNROLL for (ix i = 0; i < m; i++) t[i][j] = col[i];
         }
-        UNROLL for (ix i = 0; i < mh; i++)
+        UNROLL for (ix i = 0; i < m; i++)
         {
-            NAME(wino_outputs)(t[i], o, mw);
-            UNROLL for (ix j = 0; j < mw; j++)
+            NAME(wino_outputs)(t[i], o, m);
+            UNROLL for (ix j = 0; j < m; j++)
             {
                 o[j] += bias;
                 check += o[j] * 0;
             }
-            NAME(join_tiles)(strip + i * ss + q * mw, o, mw);
+            NAME(join_tiles)(strip + i * ss + q * m, o, m);
         }
     }
     const int suspicious = NAME(any_nan)(check);
     for (ix p = p0; p < last;) {
         fc_tile_run r = fc_tile_row(g, p, last);
-        ix count = FC_MIN(r.len * mw, g->ow - r.tx * mw);
-        for (ix i = 0; i < mh && r.ty * mh + i < g->oh; i++) {
-            REAL *from = strip + i * ss + (p - p0) * mw, *to = y + r.n * g->yn + (r.ty * mh + i) * g->yh + r.tx * mw;
+        /* columns [low, high) of the run have a place in the destination */
+        ix c0 = r.tx * m, low = 0, high = FC_MIN(r.len * m, g->ow - c0);
+        while (low < high && first_w + (c0 + low) * g->sw < 0) low++;
+        while (low < high && first_w + (c0 + high - 1) * g->sw >= g->dw) high--;
+        for (ix i = 0; i < m; i++) {
+            ix o = r.ty * m + i, row = first_h + o * g->sh;
+            if (o >= g->oh || row < 0 || row >= g->dh) continue;
+            REAL *from = strip + i * ss + (p - p0) * m, *to = y + r.n * g->yn + row * g->yh + first_w + c0 * g->sw;
             if (suspicious)
-                for (ix j = 0; j < count; j++)
-                    if (!(from[j] - from[j] == 0)) from[j] = NAME(direct_output)(s, source, f, g, r.n, r.ty * mh + i, r.tx * mw + j) + bias;
-            memcpy(to, from, (size_t)count * sizeof(REAL));
-            if (activation) NAME(activate)(to, count, activation);
+                for (ix j = low; j < high; j++)
+                    if (!(from[j] - from[j] == 0)) from[j] = NAME(direct_output)(s, source, f, g, r.n, o, c0 + j) + bias;
+            if (g->sw == 1) {
+                memcpy(to + low, from + low, (size_t)(high - low) * sizeof(REAL));
+                if (activation) NAME(activate)(to + low, high - low, activation);
+            } else
+                for (ix j = low; j < high; j++) to[j * g->sw] = from[j];
         }
         p += r.len;
     }
 }
 
 static void NAME(wino_output)(REAL *y, const REAL *Mm, ix plane, REAL *strip, REAL bias, int activation, const fc_source *s, const char *source,
-                              const NAME(filter) *f, const fc_tiles *g, ix p, ix last)
+                              const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
 {
-    if (g->mh == 4 && g->mw == 4) NAME(wino_output_body)(y, Mm, plane, strip, bias, activation, s, source, f, g, p, last, 4, 4);
-    else if (g->mh == 2 && g->mw == 2) NAME(wino_output_body)(y, Mm, plane, strip, bias, activation, s, source, f, g, p, last, 2, 2);
-    else NAME(wino_output_body)(y, Mm, plane, strip, bias, activation, s, source, f, g, p, last, g->mh, g->mw);
+    if (g->m == 4) NAME(wino_output_body)(y, Mm, plane, strip, bias, activation, s, source, f, g, first_h, first_w, p, last, 4);
+    else if (g->m == 2) NAME(wino_output_body)(y, Mm, plane, strip, bias, activation, s, source, f, g, first_h, first_w, p, last, 2);
+    else if (g->m == 3) NAME(wino_output_body)(y, Mm, plane, strip, bias, activation, s, source, f, g, first_h, first_w, p, last, 3);
+    else NAME(wino_output_body)(y, Mm, plane, strip, bias, activation, s, source, f, g, first_h, first_w, p, last, 5);
 }
 
-/* dU[point][channels of a vector] of one filter -> its taps, dweight[channel][rh*rw]. */
-static void NAME(wino_weights)(REAL *dweight, const REAL *dU, ix plane, ix channels, ix rh, ix rw)
+/* dU[point][virtual channel] of one filter -> dweight[channel][taps]: virtual channel = (channel, phase), whose r*r taps belong at tap_index[phase][] (or nowhere). */
+static void NAME(wino_weights)(REAL *dweight, const REAL *dU, ix plane, ix channels, ix phases, ix taps, const ix *tap_index, ix r)
 {
-    for (ix c = 0; c < channels; c += VL) {
+    for (ix c = 0; c < channels * phases; c += VL) {
         V u[6], t[5][6], g[5];
         for (ix j = 0; j < 6; j++) {
             for (ix i = 0; i < 6; i++) u[i] = *(const V *)(dU + (i * 6 + j) * plane + c);
-            NAME(wino_filter_taps)(u, g, rh);
-            for (ix i = 0; i < rh; i++) t[i][j] = g[i];
+            NAME(wino_filter_taps)(u, g, r);
+            for (ix i = 0; i < r; i++) t[i][j] = g[i];
         }
-        ix n = FC_MIN(VL, channels - c);
-        for (ix i = 0; i < rh; i++) {
-            NAME(wino_filter_taps)(t[i], g, rw);
-            for (ix j = 0; j < rw; j++)
-                for (ix l = 0; l < n; l++) dweight[(c + l) * rh * rw + i * rw + j] = g[j][l];
+        ix n = FC_MIN(VL, channels * phases - c);
+        for (ix i = 0; i < r; i++) {
+            NAME(wino_filter_taps)(t[i], g, r);
+            for (ix j = 0; j < r; j++)
+                for (ix l = 0; l < n; l++) {
+                    ix at = tap_index[((c + l) % phases * r + i) * r + j];
+                    if (at >= 0) dweight[(c + l) / phases * taps + at] = g[j][l];
+                }
         }
     }
 }
