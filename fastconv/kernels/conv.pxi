@@ -47,8 +47,8 @@ cdef extern from "native/kernels.h" nogil:
     void tile_f64(ix rows, ix nv, ix kc, const double *A, ix a_step, const double *B, ix b_stream, double *C, ix ldc, int accumulate, const double *bias, ix ahead)
     void stage_f32(float *strip, const fc_source *s, const char *channel, const fc_axis *axis, const fc_block *b, ix max_rows, ix max_width)
     void stage_f64(double *strip, const fc_source *s, const char *channel, const fc_axis *axis, const fc_block *b, ix max_rows, ix max_width)
-    void gather_f32(float *B, ix stream, const float *strip, const ix *tap_offset, ix taps, const fc_block *b)
-    void gather_f64(double *B, ix stream, const double *strip, const ix *tap_offset, ix taps, const fc_block *b)
+    void gather_f32(float *B, ix stream, const float *strip, const ix *tap_offset, ix taps, const fc_block *b, ix ahead)
+    void gather_f64(double *B, ix stream, const double *strip, const ix *tap_offset, ix taps, const fc_block *b, ix ahead)
     void transpose_f32(float *dst, ix out_stream, const float *src, ix in_stream, ix rows, ix vectors)
     void transpose_f64(double *dst, ix out_stream, const double *src, ix in_stream, ix rows, ix vectors)
     void pack_weights_f32(float *A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps, int swap)
@@ -90,6 +90,8 @@ cdef struct Correlation:
     ix sizes[3]        # of a run, a row and the whole strip (staged)
     ix reduction, kc, panels
     ix *tap_offset
+    ix *row_offset     # of every row of the patch matrix, for a source read in place
+    ix ahead           # elements to a later block of the same source
 
 
 cdef inline ix ceil_div(ix a, ix b) noexcept nogil:
@@ -172,29 +174,40 @@ cdef void prepare_axes(fc_axis *axis, fc_grid *grid, fc_source *source, ix items
                 t += 1
 
 
+cdef void tabulate_rows(ix *offset, ix channels, ix taps, ix channel_stride, const ix *tap_offset) noexcept nogil:
+    """Where every row (channel, tap) of the patch matrix begins, for a source that is read in place."""
+    cdef ix c, t
+    for c in range(channels):
+        for t in range(taps):
+            offset[c * taps + t] = c * channel_stride + tap_offset[t]
+
+
 cdef void pack_patches(real *B, ix stream, real *strip, const fc_source *source, ix channel, const fc_axis *axis, const fc_grid *grid, const fc_block *block,
-                       int staged, const ix *tap_offset, ix taps, ix first, ix last) noexcept nogil:
-    """Rows [first, last) of the patch matrix, row = (channel, tap), of one block of pixels: vector k of stream j at B + j*stream + k*VL."""
+                       const ix *rows, const ix *tap_offset, ix taps, ix first, ix last, ix ahead) noexcept nogil:
+    """Rows [first, last) of the patch matrix, row = (channel, tap), of one block of pixels: vector k of stream j at B + j*stream + k*VL.
+
+    rows: the table of tabulate_rows, or NULL if the source is staged through strips.
+    """
     cdef ix c, t0, t1, at = 0, vl = vector_lanes(B)
     cdef const char *plane
-    cdef const real *p
+    if rows != NULL:
+        plane = source.data + channel * source.c
+        if real is float:
+            gather_f32(B, stream, <const float *> plane, rows + first, last - first, block, ahead)
+        else:
+            gather_f64(B, stream, <const double *> plane, rows + first, last - first, block, ahead)
+        return
     c = first // taps if taps else 0
     while first < last:
         t0 = first - c * taps
         t1 = taps if (c + 1) * taps < last else last - c * taps
         plane = source.data + (channel + c) * source.c
-        if staged:
-            if real is float:
-                stage_f32(strip, source, plane, axis, block, grid.max_rows, grid.max_width)
-            else:
-                stage_f64(strip, source, plane, axis, block, grid.max_rows, grid.max_width)
-            p = strip
-        else:
-            p = <const real *> plane
         if real is float:
-            gather_f32(B + at, stream, p, tap_offset + t0, t1 - t0, block)
+            stage_f32(strip, source, plane, axis, block, grid.max_rows, grid.max_width)
+            gather_f32(B + at, stream, strip, tap_offset + t0, t1 - t0, block, 0)
         else:
-            gather_f64(B + at, stream, p, tap_offset + t0, t1 - t0, block)
+            stage_f64(strip, source, plane, axis, block, grid.max_rows, grid.max_width)
+            gather_f64(B + at, stream, strip, tap_offset + t0, t1 - t0, block, 0)
         at += (t1 - t0) * vl
         first += t1 - t0
         c += 1
@@ -221,7 +234,7 @@ cdef void correlate_task(real *y, Correlation *c, const real *packed, char *memo
         k0 = 0
         while k0 < c.reduction or k0 == 0:
             kc = c.reduction - k0 if c.reduction - k0 < c.kc else c.kc
-            pack_patches(B, stream, strip, &c.source, g * c.channels, c.axis, &c.grid, &block, c.staged, c.tap_offset, c.taps, k0, k0 + kc)
+            pack_patches(B, stream, strip, &c.source, g * c.channels, c.axis, &c.grid, &block, c.row_offset, c.tap_offset, c.taps, k0, k0 + kc, c.ahead)
             accumulate = k0 > 0
             for panel in range(unit - g * c.panels, last_panel):
                 rows = c.rows - panel * mr if c.rows - panel * mr < mr else mr
@@ -257,7 +270,7 @@ cdef void correlate_task(real *y, Correlation *c, const real *packed, char *memo
 
 
 cdef struct CorrelationPlan:
-    size_t packed, per_thread
+    size_t packed, rows, per_thread
     ix lanes, taps
 
 
@@ -273,6 +286,7 @@ cdef void plan_correlation(real *tag, Correlation *c, CorrelationPlan *p) noexce
     fc_grid_cut(&c.grid, p.lanes)
     prepare_axes(c.axis, &c.grid, &c.source, sizeof(real), &c.staged, c.strides, c.tap_offset, c.sizes)
     p.packed = <size_t> padded(c.groups * c.panels * c.reduction * tile_mr(tag) + 1024) * sizeof(real)
+    p.rows = <size_t> padded(0 if c.staged else c.reduction) * sizeof(ix)
     p.per_thread = <size_t> padded(c.grid.lanes // vl * c.kc * vl + c.sizes[2] + tile_mr(tag) * tile_nv(tag) * vl) * sizeof(real)
     p.per_thread = (p.per_thread + fc_block_bytes(&c.grid) + 127) // 64 * 64
 
@@ -315,12 +329,19 @@ cdef int correlate(real *y, Correlation *c, int threads) except -1 nogil:
         if c.groups > 1:
             splits = ceil_div(4 * threads, blocks)
         splits = units if splits > units else splits
-    memory = <char *> take_scratch(p.packed + threads * p.per_thread + 64)
+    memory = <char *> take_scratch(p.packed + p.rows + threads * p.per_thread + 64)
     packed = <real *> memory
+    c.row_offset = NULL
+    c.ahead = 0
+    if not c.staged:
+        c.row_offset = <ix *> (memory + p.packed)
+        tabulate_rows(c.row_offset, c.channels, c.taps, c.source.c // <ix> sizeof(real), c.tap_offset)
+        # Fetching early pays where every element is read once; neighbouring taps would ask for the same lines again.
+        c.ahead = threads * c.grid.lanes if c.taps == 1 else 0
     for task in prange(units, num_threads=threads, schedule="static"):
         pack_panel(packed, c, task)
     for task in prange(blocks * splits, num_threads=threads, schedule="dynamic"):
-        correlate_task(y, c, packed, memory + p.packed + threadid() * p.per_thread, task // splits,
+        correlate_task(y, c, packed, memory + p.packed + p.rows + threadid() * p.per_thread, task // splits,
                        task % splits * units // splits, (task % splits + 1) * units // splits)
     fc_scratch_give(memory)
     return 0
@@ -342,10 +363,12 @@ cdef struct Outer:
     ix dy_sizes[3]
     ix columns, padded_columns, row_blocks, column_blocks, parts
     ix *tap_offset
+    ix *row_offset         # of every row of the patch matrix, for x read in place
+    ix *dy_offset          # of every channel of dy, likewise
     ix zero                # the one tap of dy
 
 
-cdef void plan_outer(real *tag, Outer *o, size_t *sums, size_t *per_thread) noexcept nogil:
+cdef void plan_outer(real *tag, Outer *o, size_t *sums, size_t *tables, size_t *per_thread) noexcept nogil:
     """Block sizes, the number of partial sums and scratch, from the problem of one sample alone."""
     cdef ix vl = vector_lanes(tag), tasks
     cdef ix rows = o.rows if o.rows < OUTER_ROWS else OUTER_ROWS, columns
@@ -360,6 +383,7 @@ cdef void plan_outer(real *tag, Outer *o, size_t *sums, size_t *per_thread) noex
     prepare_axes(o.axis, &o.grid, &o.source, sizeof(real), &o.staged, o.strides, o.tap_offset, o.sizes)
     prepare_axes(o.unit, &o.grid, &o.dy, sizeof(real), &o.dy_staged, o.dy_strides, &o.zero, o.dy_sizes)
     sums[0] = <size_t> padded(o.groups * o.rows * o.padded_columns) * sizeof(real)
+    tables[0] = <size_t> padded(o.columns + o.rows) * sizeof(ix)
     # The pixels are dealt to a fixed number of partial sums, so that small weights keep several threads busy.
     tasks = o.groups * o.row_blocks * o.column_blocks
     o.parts = 1
@@ -394,14 +418,14 @@ cdef void outer_task(real *sums, Outer *o, char *memory, ix part, ix g, ix row_b
     while id < last:
         fc_block_make(&block, &o.grid, id, o.staged, o.sizes[0], o.sizes[1], o.strides[0], o.strides[1], o.strides[2])
         fc_block_make(&dy_block, &o.grid, id, o.dy_staged, o.dy_sizes[0], o.dy_sizes[1], o.dy_strides[0], o.dy_strides[1], o.dy_strides[2])
-        pack_patches(patches, row_groups * vl * vl, strip, &o.dy, g * o.rows, o.unit, &o.grid, &dy_block, o.dy_staged, &o.zero, 1,
-                     first_row, first_row + rows)
+        pack_patches(patches, row_groups * vl * vl, strip, &o.dy, g * o.rows, o.unit, &o.grid, &dy_block, o.dy_offset, &o.zero, 1,
+                     first_row, first_row + rows, 0)
         if real is float:
             transpose_f32(A, span, patches, row_groups * vl * vl, rows, block.vectors)
         else:
             transpose_f64(A, span, patches, row_groups * vl * vl, rows, block.vectors)
-        pack_patches(patches, column_groups * vl * vl, strip, &o.source, g * o.channels, o.axis, &o.grid, &block, o.staged, o.tap_offset, o.taps,
-                     first, first + columns)
+        pack_patches(patches, column_groups * vl * vl, strip, &o.source, g * o.channels, o.axis, &o.grid, &block, o.row_offset, o.tap_offset, o.taps,
+                     first, first + columns, 0)
         if real is float:
             transpose_f32(B, span, patches, column_groups * vl * vl, columns, block.vectors)
         else:
@@ -438,17 +462,23 @@ cdef void add_parts(real *dweight, const real *sums, Outer *o, ix row) noexcept 
 
 
 cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
-    cdef size_t sums, per_thread
+    cdef size_t sums, tables, per_thread
     cdef ix pixels = o.grid.samples * o.grid.od * o.grid.oh * o.grid.ow, task, tasks, blocks, row
     cdef char *memory
-    plan_outer(dweight, o, &sums, &per_thread)
+    plan_outer(dweight, o, &sums, &tables, &per_thread)
     if 2.0 * pixels * o.groups * o.rows * o.columns < SERIAL_FLOPS:
         threads = 1
-    memory = <char *> take_scratch(sums * o.parts + threads * per_thread + 64)
+    memory = <char *> take_scratch(sums * o.parts + tables + threads * per_thread + 64)
+    o.row_offset = NULL if o.staged else <ix *> (memory + sums * o.parts)
+    o.dy_offset = NULL if o.dy_staged else <ix *> (memory + sums * o.parts) + o.columns
+    if not o.staged:
+        tabulate_rows(o.row_offset, o.channels, o.taps, o.source.c // <ix> sizeof(real), o.tap_offset)
+    if not o.dy_staged:
+        tabulate_rows(o.dy_offset, o.rows, 1, o.dy.c // <ix> sizeof(real), &o.zero)
     blocks = o.row_blocks * o.column_blocks
     tasks = o.parts * o.groups * blocks
     for task in prange(tasks, num_threads=threads, schedule="dynamic"):
-        outer_task(<real *> (memory + sums * (task // (o.groups * blocks))), o, memory + sums * o.parts + threadid() * per_thread,
+        outer_task(<real *> (memory + sums * (task // (o.groups * blocks))), o, memory + sums * o.parts + tables + threadid() * per_thread,
                    task // (o.groups * blocks), task // blocks % o.groups, task // o.column_blocks % o.row_blocks, task % o.column_blocks)
     for row in prange(o.groups * o.rows, num_threads=threads, schedule="static"):
         add_parts(dweight, <real *> memory, o, row)
@@ -771,7 +801,7 @@ cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except
     cdef CorrelationPlan cp
     cdef Outer o
     cdef ix one[4 * 3]
-    cdef size_t sums, per_thread, extent = 1
+    cdef size_t sums, tables, per_thread, extent = 1
     cdef ix i
     memset(&source, 0, sizeof(source))
     memset(&w, 0, sizeof(w))
@@ -782,8 +812,8 @@ cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except
     source.n = source.c * p.C
     if direction == "backward_weight":
         describe_outer(&o, t, p, &source, &source, one)
-        plan_outer(tag, &o, &sums, &per_thread)
-        return sums * o.parts + threads * per_thread
+        plan_outer(tag, &o, &sums, &tables, &per_thread)
+        return sums * o.parts + tables + threads * per_thread
     describe_forward(&c, t, p, &source, &w, NULL)
     if direction == "backward_input":
         # The phase with the most taps, read through strips: what the largest of the correlations takes.
@@ -795,7 +825,7 @@ cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except
             extent *= p.size[i] + 2 * p.low[i]
         set_grid(&c.grid, p.N, [c.axis[0].out, c.axis[1].out, c.axis[2].out], 0, 0, 0, 1)
     plan_correlation(tag, &c, &cp)
-    sums = cp.packed + threads * cp.per_thread
+    sums = cp.packed + cp.rows + threads * cp.per_thread
     if direction == "backward_input" and p.mode:
         sums += p.C * extent * sizeof(real)
     return sums

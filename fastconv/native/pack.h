@@ -72,14 +72,19 @@ static void NAME(stage)(REAL *strip, const fc_source *s, const char *channel, co
     }
 }
 
-/* For taps [first, last) of the channel whose strip this is: k-th vector of stream j at B + j*stream + (k0 + tap - first)*VL. */
-static void NAME(gather)(REAL *restrict B, ix stream, const REAL *restrict strip, const ix *restrict tap_offset, ix taps, const fc_block *b)
+/* Rows of the patch matrix, each at its own offset from the strip (or source): k-th vector of stream j at B + j*stream + k*VL. `ahead`: elements from here
+ * to what this thread is likely to gather next, 0 if it should not be fetched early. */
+static void NAME(gather)(REAL *restrict B, ix stream, const REAL *restrict strip, const ix *restrict tap_offset, ix taps, const fc_block *b, ix ahead)
 {
     for (ix j = 0; j < b->vectors; j++, B += stream) {
         const fc_segment *seg = b->in + b->in_first[j], *end = b->in + b->in_first[j + 1];
         if (seg->len == VL) {
             const REAL *p = strip + seg->at;
-            for (ix t = 0; t < taps; t++) *(V *)(B + t * VL) = LOAD(p + tap_offset[t]);
+            for (ix t = 0; t < taps; t++) {
+                /* The same place of a later block: it has the time of a whole block of products to arrive. */
+                if (ahead) __builtin_prefetch(p + tap_offset[t] + ahead, 0, 2);
+                *(V *)(B + t * VL) = LOAD(p + tap_offset[t]);
+            }
             continue;
         }
 #if VBYTES == 64
@@ -194,21 +199,52 @@ static void NAME(transpose)(REAL *restrict dst, ix out_stream, const REAL *restr
     }
 }
 
+/* MR rows of `count` neighbouring elements each -> A[count][MR]: a perfect shuffle, VL elements of every row at a time. */
+static void NAME(interleave_rows)(REAL *restrict A, const REAL *rows, ix row_stride, ix count)
+{
+    ix k = 0;
+    for (; k + VL <= count; k += VL) {
+        V a[MR], b[MR];
+        UNROLL for (ix i = 0; i < MR; i++) a[i] = LOAD(rows + i * row_stride + k);
+        UNROLL for (ix half = 1; half < MR; half *= 2)
+        {
+            UNROLL for (ix i = 0; i < MR / 2; i++)
+            {
+                b[2 * i] = NAME(zip)(a[i], a[i + MR / 2], 0);
+                b[2 * i + 1] = NAME(zip)(a[i], a[i + MR / 2], 1);
+            }
+            UNROLL for (ix i = 0; i < MR; i++) a[i] = b[i];
+        }
+        UNROLL for (ix i = 0; i < MR; i++) STORE(A + k * MR + i * VL, a[i]);
+    }
+    for (; k < count; k++)
+        UNROLL for (ix i = 0; i < MR; i++) A[k * MR + i] = rows[i * row_stride + k];
+}
+
 /* Panel of MR rows, A[k][MR] with k = (channel, tap): element at data + row*row_stride + channel*channel_stride + tap_offset[tap], zero for FC_NO_TAP. */
 static void NAME(pack_weights)(REAL *restrict A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps,
                                int swap)
 {
-    int plain = !swap && row_stride % (ix)sizeof(REAL) == 0 && (uintptr_t)data % sizeof(REAL) == 0 && channel_stride % (ix)sizeof(REAL) == 0;
+    const ix size = (ix)sizeof(REAL);
+    int plain = !swap && rows == MR && row_stride % size == 0 && (uintptr_t)data % sizeof(REAL) == 0 && channel_stride % size == 0, together = plain;
+    for (ix t = 0; t < taps; t++) {
+        plain &= tap_offset[t] == FC_NO_TAP || tap_offset[t] % size == 0;
+        together &= tap_offset[t] == t * size;
+    }
+    if (together && (channels == 1 || channel_stride == taps * size)) {
+        NAME(interleave_rows)(A, (const REAL *)data, row_stride / size, channels * taps);
+        return;
+    }
     for (ix c = 0; c < channels; c++)
         for (ix t = 0; t < taps; t++, A += MR) {
             const char *p = data + c * channel_stride + tap_offset[t];
             if (tap_offset[t] == FC_NO_TAP) {
                 for (ix i = 0; i < MR; i++) A[i] = 0;
-                continue;
-            }
-            if (plain && rows == MR && tap_offset[t] % (ix)sizeof(REAL) == 0)
+            } else if (plain && row_stride == size) {
+                UNROLL for (ix i = 0; i < MR; i++) A[i] = ((const REAL *)p)[i];
+            } else if (plain) {
                 UNROLL for (ix i = 0; i < MR; i++) A[i] = *(const REAL *)(p + i * row_stride);
-            else {
+            } else {
                 for (ix i = 0; i < rows; i++) NAME(copy_row)(A + i, p + i * row_stride, 1, 0, swap);
                 for (ix i = rows; i < MR; i++) A[i] = 0;
             }
