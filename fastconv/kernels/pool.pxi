@@ -12,19 +12,21 @@ cdef extern from "native/kernels.h" nogil:
         ix step, low, taps
         const int64_t *start[3]
         const int64_t *holder[3]
-    void max_pool_row_f32(const fc_view *x, const fc_pool *g, ix row, float *y, int64_t *indices)
-    void max_pool_row_f64(const fc_view *x, const fc_pool *g, ix row, double *y, int64_t *indices)
-    void avg_pool_row_f32(const fc_view *x, const fc_pool *g, ix row, float *y)
-    void avg_pool_row_f64(const fc_view *x, const fc_pool *g, ix row, double *y)
+    void fc_pool_place_taps(fc_pool *g)
+    void max_pool_rows_f32(const fc_view *x, const fc_pool *g, ix first, ix count, float *y, int64_t *indices)
+    void max_pool_rows_f64(const fc_view *x, const fc_pool *g, ix first, ix count, double *y, int64_t *indices)
+    void avg_pool_rows_f32(const fc_view *x, const fc_pool *g, ix first, ix count, float *y)
+    void avg_pool_rows_f64(const fc_view *x, const fc_pool *g, ix first, ix count, double *y)
     int max_pool_plane_backward_f32(const fc_view *dy, const fc_view *indices, float *dx, ix plane, ix size, ix outputs, int64_t *wrong)
     int max_pool_plane_backward_f64(const fc_view *dy, const fc_view *indices, double *dx, ix plane, ix size, ix outputs, int64_t *wrong)
-    void avg_pool_row_backward_f32(const fc_view *dy, const fc_pool *g, ix row, float *dx, float *sums)
-    void avg_pool_row_backward_f64(const fc_view *dy, const fc_pool *g, ix row, double *dx, double *sums)
+    void avg_pool_rows_backward_f32(const fc_view *dy, const fc_pool *g, ix first, ix count, float *dx, float *sums)
+    void avg_pool_rows_backward_f64(const fc_view *dy, const fc_pool *g, ix first, ix count, double *dx, double *sums)
     enum:
         FC_POOL_TAPS
         FC_POOL_REACH
         FC_POOL_STEP
         FC_POOL_SPAN
+        FC_POOL_MARGIN
 
 
 cdef const void *table(list kept, cnp.ndarray a) except NULL:
@@ -60,23 +62,27 @@ cdef class PoolShape:
         if problem.adaptive and g.size[2] % g.out[2] == 0:  # windows side by side
             g.regular, g.step, g.taps = 1, g.size[2] // g.out[2], g.size[2] // g.out[2]
         reach = (g.taps - 1) * g.dilation[2]
+        if g.step > FC_POOL_STEP or reach > FC_POOL_REACH:
+            g.regular = 0
         g.by_lanes = (problem.kernel[0] * problem.kernel[1] <= FC_POOL_TAPS and g.taps <= FC_POOL_TAPS
                       and g.size[0] * g.size[1] * g.size[2] < 2 ** 31  # positions fit the lanes of float
-                      and (reach <= FC_POOL_REACH and g.step <= FC_POOL_STEP if g.regular else g.size[2] <= FC_POOL_SPAN))
+                      and (g.regular or g.size[2] <= FC_POOL_SPAN))
+        if g.regular and g.by_lanes:
+            fc_pool_place_taps(g)
 
 
 cdef object run_max_pool(real *y, int64_t *indices, fc_view *x, PoolShape shape, int threads):
     cdef const fc_pool *g = &shape.pool
-    cdef ix rows = shape.planes * g.out[0] * g.out[1], task, row, step
+    cdef ix rows = shape.planes * g.out[0] * g.out[1], task, count, step
     threads = threads_for(x.size, threads)
     step = TASK // (x.size // rows + 1) + 1
     with nogil:
         for task in prange(ceil_div(rows, step), num_threads=threads, schedule="static"):
-            for row in range(task * step, rows if rows < (task + 1) * step else (task + 1) * step):
-                if real is float:
-                    max_pool_row_f32(x, g, row, y, indices)
-                else:
-                    max_pool_row_f64(x, g, row, y, indices)
+            count = step if rows - task * step > step else rows - task * step
+            if real is float:
+                max_pool_rows_f32(x, g, task * step, count, y, indices)
+            else:
+                max_pool_rows_f64(x, g, task * step, count, y, indices)
 
 
 def max_pool(cnp.ndarray x, cnp.ndarray y, cnp.ndarray indices, PoolShape shape, int threads):
@@ -97,16 +103,16 @@ def max_pool(cnp.ndarray x, cnp.ndarray y, cnp.ndarray indices, PoolShape shape,
 
 cdef object run_avg_pool(real *y, fc_view *x, PoolShape shape, int threads):
     cdef const fc_pool *g = &shape.pool
-    cdef ix rows = shape.planes * g.out[0] * g.out[1], task, row, step
+    cdef ix rows = shape.planes * g.out[0] * g.out[1], task, count, step
     threads = threads_for(x.size, threads)
     step = TASK // (x.size // rows + 1) + 1
     with nogil:
         for task in prange(ceil_div(rows, step), num_threads=threads, schedule="static"):
-            for row in range(task * step, rows if rows < (task + 1) * step else (task + 1) * step):
-                if real is float:
-                    avg_pool_row_f32(x, g, row, y)
-                else:
-                    avg_pool_row_f64(x, g, row, y)
+            count = step if rows - task * step > step else rows - task * step
+            if real is float:
+                avg_pool_rows_f32(x, g, task * step, count, y)
+            else:
+                avg_pool_rows_f64(x, g, task * step, count, y)
 
 
 def avg_pool(cnp.ndarray x, cnp.ndarray y, PoolShape shape, int threads):
@@ -149,17 +155,17 @@ def max_pool_backward(cnp.ndarray dy, cnp.ndarray indices, cnp.ndarray dx, ix pl
 
 cdef object run_avg_pool_backward(real *dx, fc_view *dy, PoolShape shape, int threads):
     cdef const fc_pool *g = &shape.pool
-    cdef ix rows = shape.planes * g.size[0] * g.size[1], task, row, step = TASK // g.size[2] + 1, sums = padded(g.out[2])
+    cdef ix rows = shape.planes * g.size[0] * g.size[1], task, count, step = TASK // g.size[2] + 1, sums = padded(g.out[2] + 2 * FC_POOL_MARGIN)
     cdef real *scratch
     threads = threads_for(rows * g.size[2], threads)
     scratch = <real *> take_scratch(threads * sums * sizeof(real))
     with nogil:
         for task in prange(ceil_div(rows, step), num_threads=threads, schedule="static"):
-            for row in range(task * step, rows if rows < (task + 1) * step else (task + 1) * step):
-                if real is float:
-                    avg_pool_row_backward_f32(dy, g, row, dx, scratch + threadid() * sums)
-                else:
-                    avg_pool_row_backward_f64(dy, g, row, dx, scratch + threadid() * sums)
+            count = step if rows - task * step > step else rows - task * step
+            if real is float:
+                avg_pool_rows_backward_f32(dy, g, task * step, count, dx, scratch + threadid() * sums)
+            else:
+                avg_pool_rows_backward_f64(dy, g, task * step, count, dx, scratch + threadid() * sums)
         fc_scratch_give(scratch)
 
 

@@ -47,7 +47,7 @@ static void NAME(activation)(const fc_view *x, REAL *y, ix start, ix count, int 
 {
     REAL buffer[FC_BLOCK];
     FOR_BLOCKS(at, n, count)
-        NAME(activate_into)(y + start + at, NAME(view_fetch)(x, start + at, n, buffer), n, kind, parameter);
+        NAME(activate_into)(y + start + at, NAME(fetch)(x, start + at, n, buffer), n, kind, parameter);
 }
 
 /* dx = dy f'(x), with f' written in y = f(x) */
@@ -57,8 +57,8 @@ static void NAME(activation_backward)(const fc_view *dyv, const fc_view *yv, REA
     REAL dy_buffer[FC_BLOCK], y_buffer[FC_BLOCK];
     const V zero = SPLAT(0);
     FOR_BLOCKS(at, n, count) {
-        const REAL *dy = NAME(view_fetch)(dyv, start + at, n, dy_buffer);
-        const REAL *y = NAME(view_fetch)(yv, start + at, n, y_buffer);
+        const REAL *dy = NAME(fetch)(dyv, start + at, n, dy_buffer);
+        const REAL *y = NAME(fetch)(yv, start + at, n, y_buffer);
         REAL *out = dx + start + at;
         switch (kind) {
         case FC_RELU:
@@ -86,14 +86,21 @@ static void NAME(activation_backward)(const fc_view *dyv, const fc_view *yv, REA
     }
 }
 
+typedef int8_t NAME(octets) __attribute__((vector_size(VBYTES / REAL_BYTES)));
+
 /* y = x * scale where the mask is set, 0 elsewhere (whatever x is) */
 static void NAME(dropout)(const fc_view *xv, const uint8_t *mask, REAL *y, ix start, ix count, REAL scale)
 {
     REAL buffer[FC_BLOCK];
     FOR_BLOCKS(at, n, count) {
-        const REAL *x = NAME(view_fetch)(xv, start + at, n, buffer);
+        const REAL *x = NAME(fetch)(xv, start + at, n, buffer);
         const uint8_t *set = mask + start + at;
         REAL *out = y + start + at;
-        for (ix i = 0; i < n; i++) out[i] = set[i] ? x[i] * scale : 0;
+        FOR_LANES(i, n)
+        {
+            NAME(octets) m = {0};
+            memcpy(&m, set + i, (size_t)FC_MIN(left, VL));
+            PUT(out + i, SELECT(__builtin_convertvector(m, M) != 0, TAKE(x + i) * scale, SPLAT(0)));
+        }
     }
 }

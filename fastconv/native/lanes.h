@@ -40,6 +40,13 @@ static inline double fc_total_value(const fc_total *t)
 }
 #endif
 
+/* view_fetch, without the call for arrays that lie together as a whole */
+INLINE const REAL *NAME(fetch)(const fc_view *v, ix start, ix count, REAL *buffer)
+{
+    if (v->direct && v->ndim == 1) return (const REAL *)v->data + start;
+    return NAME(view_fetch)(v, start, count, buffer);
+}
+
 #undef LANES_FROM
 #if VBYTES / REAL_BYTES == 16
 #define LANES_FROM(start, step) {start, start + step, start + 2 * step, start + 3 * step, start + 4 * step, \

@@ -41,7 +41,7 @@ typedef struct {
 INLINE REAL NAME(element)(const fc_view *v, ix at)
 {
     REAL buffer[1];
-    return *NAME(view_fetch)(v, at, 1, buffer);
+    return *NAME(fetch)(v, at, 1, buffer);
 }
 
 /* The sum of contiguous values */
@@ -90,7 +90,7 @@ static void NAME(entropy_row)(const fc_view *x, const fc_entropy *o, ix sample, 
     } else {
         fc_total t = {0, 0};
         FOR_BLOCKS(at, n, C) {
-            const REAL *q = NAME(view_fetch)(o->target, start + at, n, target_buffer);
+            const REAL *q = NAME(fetch)(o->target, start + at, n, target_buffer);
             V part = SPLAT(0);
             FOR_LANES(i, n)
             {
@@ -107,8 +107,8 @@ static void NAME(entropy_row)(const fc_view *x, const fc_entropy *o, ix sample, 
     } else {
         fc_total t = {0, 0};
         FOR_BLOCKS(at, n, C) {
-            const REAL *p = NAME(view_fetch)(x, start + at, n, buffer);
-            const REAL *q = o->label ? NULL : NAME(view_fetch)(o->target, start + at, n, target_buffer);
+            const REAL *p = NAME(fetch)(x, start + at, n, buffer);
+            const REAL *q = o->label ? NULL : NAME(fetch)(o->target, start + at, n, target_buffer);
             REAL *out = d + at;
             V part = SPLAT(0);
             FOR_LANES(i, n)
@@ -156,7 +156,7 @@ static void NAME(entropy_strip)(const fc_view *x, const fc_entropy *o, ix sample
     }
     if (!label) {
         for (ix c = 0; c < C; c++) {
-            const REAL *q = NAME(view_fetch)(o->target, start + c * inner, width, target_buffer);
+            const REAL *q = NAME(fetch)(o->target, start + c * inner, width, target_buffer);
             V weight = SPLAT(weights ? weights[c] : 1);
             FOR_LANES(i, width) PUT(part + i, TAKE(part + i) + NAME(wanted)(o, TAKE(q + i), weight));
             if (c % FC_GROUP == FC_GROUP - 1) NAME(strip_flush)(total, part, width);
@@ -171,8 +171,8 @@ static void NAME(entropy_strip)(const fc_view *x, const fc_entropy *o, ix sample
             FOR_LANES(i, width) PUT(out + i, SELECT(TAKE(kept + i) != 0, TAKE(out + i) * TAKE(total + i), zero));
             continue;
         }
-        const REAL *p = NAME(view_fetch)(x, start + c * inner, width, buffer);
-        const REAL *q = label ? NULL : NAME(view_fetch)(o->target, start + c * inner, width, target_buffer);
+        const REAL *p = NAME(fetch)(x, start + c * inner, width, buffer);
+        const REAL *q = label ? NULL : NAME(fetch)(o->target, start + c * inner, width, target_buffer);
         V weight = SPLAT(weights ? weights[c] : 1);
         FOR_LANES(i, width)
         {
@@ -214,10 +214,10 @@ static double NAME(sigmoid_entropy)(const fc_view *xv, const fc_view *tv, const 
 {
     REAL x_buffer[FC_BLOCK], t_buffer[FC_BLOCK], w_buffer[FC_BLOCK], p_buffer[FC_BLOCK], loss_buffer[FC_BLOCK];
     REAL *loss = losses ? losses + start : loss_buffer;
-    const REAL *x = NAME(view_fetch)(xv, start, count, x_buffer);
-    const REAL *t = NAME(view_fetch)(tv, start, count, t_buffer);
-    const REAL *w = wv ? NAME(view_fetch)(wv, start, count, w_buffer) : NULL;
-    const REAL *p = pv ? NAME(view_fetch)(pv, start, count, p_buffer) : NULL;
+    const REAL *x = NAME(fetch)(xv, start, count, x_buffer);
+    const REAL *t = NAME(fetch)(tv, start, count, t_buffer);
+    const REAL *w = wv ? NAME(fetch)(wv, start, count, w_buffer) : NULL;
+    const REAL *p = pv ? NAME(fetch)(pv, start, count, p_buffer) : NULL;
     const V one = SPLAT(1), zero = SPLAT(0);
     d += start;
     FOR_LANES(i, count)
@@ -239,8 +239,8 @@ static double NAME(squared_error)(const fc_view *xv, const fc_view *tv, ix start
 {
     REAL x_buffer[FC_BLOCK], t_buffer[FC_BLOCK], loss_buffer[FC_BLOCK];
     REAL *loss = losses ? losses + start : loss_buffer;
-    const REAL *x = NAME(view_fetch)(xv, start, count, x_buffer);
-    const REAL *t = NAME(view_fetch)(tv, start, count, t_buffer);
+    const REAL *x = NAME(fetch)(xv, start, count, x_buffer);
+    const REAL *t = NAME(fetch)(tv, start, count, t_buffer);
     d += start;
     FOR_LANES(i, count)
     {
@@ -265,7 +265,7 @@ static void NAME(hinge_row)(const fc_view *x, const int64_t *labels, ix classes,
     ix over = 0;
     d += start;
     FOR_BLOCKS(at, n, classes) {
-        const REAL *p = NAME(view_fetch)(x, start + at, n, buffer);
+        const REAL *p = NAME(fetch)(x, start + at, n, buffer);
         V sum = zero;
         FOR_LANES(i, n)
         {
@@ -298,7 +298,7 @@ static void NAME(hinge_strip)(const fc_view *x, const int64_t *labels, ix classe
         lost[i] = part[i] = over[i] = 0;
     }
     for (ix c = 0; c < classes; c++) {
-        const REAL *p = NAME(view_fetch)(x, start + c * inner, width, buffer);
+        const REAL *p = NAME(fetch)(x, start + c * inner, width, buffer);
         REAL *out = d + c * inner, mine[FC_STRIP];
         for (ix i = 0; i < width; i++) mine[i] = labels[i] == c;
         FOR_LANES(i, width)

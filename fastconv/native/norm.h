@@ -94,7 +94,7 @@ static void NAME(sum_planes)(const int kind, const fc_sums *s, const fc_view *xv
     ix count = 0;
     if (kind == FC_PRODUCTS) {
         FOR_UNIT(s, c, unit, from, n) {
-            const REAL *x = NAME(view_fetch)(xv, from, n, x_buffer), *y = NAME(view_fetch)(yv, from, n, y_buffer);
+            const REAL *x = NAME(fetch)(xv, from, n, x_buffer), *y = NAME(fetch)(yv, from, n, y_buffer);
             FOR_LANES(i, n)
             {
                 V g = TAKE(y + i); /* 0 past the end, as is then the product */
@@ -110,7 +110,7 @@ static void NAME(sum_planes)(const int kind, const fc_sums *s, const fc_view *xv
         return;
     }
     FOR_UNIT(s, c, unit, from, n) {
-        const REAL *x = NAME(view_fetch)(xv, from, n, x_buffer);
+        const REAL *x = NAME(fetch)(xv, from, n, x_buffer);
         FOR_LANES(i, n) NAME(running_add)(&first, TAKE(x + i));
         NAME(running_end)(&first, n);
         count += n;
@@ -121,7 +121,7 @@ static void NAME(sum_planes)(const int kind, const fc_sums *s, const fc_view *xv
     const REAL mean = (REAL)(out[0] / (double)count);
     NAME(running) rest = {{0, 0}, 0, {0}};
     FOR_UNIT(s, c, unit, from, n) {
-        const REAL *x = NAME(view_fetch)(xv, from, n, x_buffer);
+        const REAL *x = NAME(fetch)(xv, from, n, x_buffer);
         FOR_LANES(i, n)
         {
             V d = TAKE_OR(x + i, SPLAT(mean)) - mean;
@@ -152,8 +152,8 @@ static void NAME(sum_columns)(const int kind, const fc_sums *s, const fc_view *x
     out += (unit / s->pieces * columns + column) * kind;
     for (ix n = 0; n < rows; n++) {
         const ix from = (n0 + n) * columns + column;
-        const REAL *x = NAME(view_fetch)(xv, from, width, x_buffer);
-        const REAL *y = kind == FC_PRODUCTS ? NAME(view_fetch)(yv, from, width, y_buffer) : x;
+        const REAL *x = NAME(fetch)(xv, from, width, x_buffer);
+        const REAL *y = kind == FC_PRODUCTS ? NAME(fetch)(yv, from, width, y_buffer) : x;
         FOR_LANES(i, width)
         {
             V g = TAKE(y + i);
@@ -174,7 +174,7 @@ static void NAME(sum_columns)(const int kind, const fc_sums *s, const fc_view *x
     }
     for (ix i = 0; i < width; i++) { mean[i] = first[i] / (REAL)rows; first[i] = 0; }
     for (ix n = 0; n < rows; n++) {
-        const REAL *x = NAME(view_fetch)(xv, (n0 + n) * columns + column, width, x_buffer);
+        const REAL *x = NAME(fetch)(xv, (n0 + n) * columns + column, width, x_buffer);
         FOR_LANES(i, width)
         {
             V d = TAKE(x + i) - TAKE(mean + i);
@@ -200,8 +200,8 @@ INLINE void NAME(affine_run)(const int step, const fc_view *xv, const fc_view *g
 {
     REAL x_buffer[FC_BLOCK], g_buffer[FC_BLOCK];
     FOR_BLOCKS(at, n, count) {
-        const REAL *x = xv ? NAME(view_fetch)(xv, from + at, n, x_buffer) : NULL;
-        const REAL *g = gv ? NAME(view_fetch)(gv, from + at, n, g_buffer) : NULL;
+        const REAL *x = xv ? NAME(fetch)(xv, from + at, n, x_buffer) : NULL;
+        const REAL *g = gv ? NAME(fetch)(gv, from + at, n, g_buffer) : NULL;
         REAL *out = y + from + at;
         const ix c = channel + at;
         FOR_LANES(i, n)
@@ -245,7 +245,7 @@ INLINE void NAME(lrn_squares)(const fc_view *x, const fc_lrn *o, ix start, ix wi
 {
     REAL buffer[FC_STRIP];
     for (ix c = 0; c < o->C; c++) {
-        const REAL *p = NAME(view_fetch)(x, start + c * o->inner, width, buffer);
+        const REAL *p = NAME(fetch)(x, start + c * o->inner, width, buffer);
         FOR_LANES(i, width) { V v = TAKE(p + i); PUT(squares + c * width + i, v * v); }
     }
 }
@@ -265,7 +265,7 @@ static void NAME(lrn_strip)(const fc_view *x, const fc_lrn *o, ix start, ix widt
     NAME(lrn_squares)(x, o, start, width, scratch);
     for (ix c = 0; c < o->C; c++) {
         const ix first = c - o->size / 2;
-        const REAL *p = NAME(view_fetch)(x, start + c * o->inner, width, buffer);
+        const REAL *p = NAME(fetch)(x, start + c * o->inner, width, buffer);
         REAL *out = y + start + c * o->inner;
         FOR_LANES(i, width)
         {
@@ -285,8 +285,8 @@ static void NAME(lrn_strip_backward)(const fc_view *dyv, const fc_view *x, const
     NAME(lrn_squares)(x, o, start, width, squares);
     for (ix c = 0; c < o->C; c++) {
         const ix first = c - o->size / 2;
-        const REAL *p = NAME(view_fetch)(x, start + c * o->inner, width, buffer);
-        const REAL *dy = NAME(view_fetch)(dyv, start + c * o->inner, width, dy_buffer);
+        const REAL *p = NAME(fetch)(x, start + c * o->inner, width, buffer);
+        const REAL *dy = NAME(fetch)(dyv, start + c * o->inner, width, dy_buffer);
         REAL *out = dx + start + c * o->inner;
         FOR_LANES(i, width)
         {
@@ -298,7 +298,7 @@ static void NAME(lrn_strip_backward)(const fc_view *dyv, const fc_view *x, const
     }
     for (ix c = 0; c < o->C; c++) {
         const ix last = c + o->size / 2 + 1;
-        const REAL *p = NAME(view_fetch)(x, start + c * o->inner, width, buffer);
+        const REAL *p = NAME(fetch)(x, start + c * o->inner, width, buffer);
         REAL *out = dx + start + c * o->inner;
         FOR_LANES(i, width)
         {

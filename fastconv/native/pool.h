@@ -1,4 +1,4 @@
-/* Pooling: one row of outputs a call. Windows come as tables (first tap inside the plane, number of taps inside), so that
+/* Pooling: rows of outputs. Windows come as tables (first tap inside the plane, number of taps inside), so that
  * padding, dilation, ceil mode and adaptive windows are all the same to this file.
  *
  * Two ways to compute a row, chosen from the geometry alone:
@@ -13,8 +13,10 @@
 #define FC_POOL_TAPS 64     /* bounds the runs of additions of the lane way */
 #define FC_POOL_REACH 128   /* from the first tap along W to the last */
 #define FC_POOL_STEP 4      /* wider strides leave gaps, which folding whole rows would waste work on */
+#define FC_POOL_BY_LANES 8  /* taps from which a sum by lanes is worth its horizontal end */
 #define FC_POOL_OUTPUTS 128 /* outputs of a row at once: all buffers together take at most 50 KB of stack */
 #define FC_POOL_SPAN (FC_POOL_OUTPUTS * FC_POOL_STEP + FC_POOL_REACH) /* input columns under those outputs */
+#define FC_POOL_MARGIN (FC_POOL_REACH + 32) /* zeros on either side of a row of dy, see spread_regular */
 #define FC_POOL_ROW (FC_POOL_SPAN + 192) /* and whole vectors past the end: FC_POOL_STEP * 16 wanted, as many read in vain */
 
 enum { FC_POOL_SUM, FC_POOL_MAX, FC_POOL_MAX_AT };
@@ -26,35 +28,58 @@ typedef struct {
     int by_lanes;
     int regular;                        /* tap t of output q is at q * step - low + t * dilation along W, inside or not */
     ptrdiff_t step, low, taps;          /* then these hold */
+    /* by fc_pool_place_taps, if by lanes and regular: where tap t of output 0 is once its row is split by residue modulo step */
+    ptrdiff_t tap_at[FC_POOL_TAPS], tap_residue[FC_POOL_TAPS], tap_shift[FC_POOL_TAPS];
     const int64_t *start[3], *holder[3]; /* backward: input index i lies in the windows of outputs holder[start[i] .. start[i + 1]) */
 } fc_pool;
 
-/* The window rows of output row `row`, which counts over planes, o and p */
+/* The input rows under one row of outputs; which row, counted over planes, o and p, is for fc_pool_at and fc_pool_next */
 typedef struct {
     ptrdiff_t o, p;
-    ptrdiff_t rows_h, rows;     /* input rows of the window: along H, and in all */
+    ptrdiff_t rows_d, rows_h;   /* input rows of the window along D and H */
     ptrdiff_t step_d, step_h;   /* from one to the next, in elements */
     ptrdiff_t plane, first;     /* the plane's first element; the first row, from there */
 } fc_pool_rows;
 
-static inline fc_pool_rows fc_pool_locate(const fc_pool *g, ptrdiff_t row)
+static inline void fc_pool_look(fc_pool_rows *r, const fc_pool *g)
 {
-    fc_pool_rows r;
-    r.p = row % g->out[1];
-    r.o = row / g->out[1] % g->out[0];
-    r.rows_h = g->valid[1][r.p];
-    r.rows = g->valid[0][r.o] * r.rows_h;
-    r.step_h = g->dilation[1] * g->size[2];
-    r.step_d = g->dilation[0] * g->size[1] * g->size[2];
-    r.plane = row / g->out[1] / g->out[0] * g->size[0] * g->size[1] * g->size[2];
-    r.first = (g->begin[0][r.o] * g->size[1] + g->begin[1][r.p]) * g->size[2];
-    return r;
+    r->rows_d = g->valid[0][r->o];
+    r->rows_h = g->valid[1][r->p];
+    r->first = (g->begin[0][r->o] * g->size[1] + g->begin[1][r->p]) * g->size[2];
 }
 
-/* The k-th input row of a window, from its first */
-static inline ptrdiff_t fc_pool_offset(const fc_pool_rows *r, ptrdiff_t k)
+static inline void fc_pool_at(fc_pool_rows *r, const fc_pool *g, ptrdiff_t row)
 {
-    return k / r->rows_h * r->step_d + k % r->rows_h * r->step_h;
+    r->p = row % g->out[1];
+    r->o = row / g->out[1] % g->out[0];
+    r->step_h = g->dilation[1] * g->size[2];
+    r->step_d = g->dilation[0] * g->size[1] * g->size[2];
+    r->plane = row / g->out[1] / g->out[0] * g->size[0] * g->size[1] * g->size[2];
+    fc_pool_look(r, g);
+}
+
+/* Divisions cost more than a short row: go on by counting */
+static inline void fc_pool_next(fc_pool_rows *r, const fc_pool *g)
+{
+    if (++r->p == g->out[1]) {
+        r->p = 0;
+        if (++r->o == g->out[0]) {
+            r->o = 0;
+            r->plane += g->size[0] * g->size[1] * g->size[2];
+        }
+    }
+    fc_pool_look(r, g);
+}
+
+/* The length of one phase of a folded row that is split by residue modulo step */
+#define FC_POOL_PHASE(step) (FC_POOL_ROW / (step) / 16 * 16)
+static inline void fc_pool_place_taps(fc_pool *g)
+{
+    for (ptrdiff_t t = 0; t < g->taps; t++) {
+        g->tap_residue[t] = t * g->dilation[2] % g->step;
+        g->tap_shift[t] = t * g->dilation[2] / g->step;
+        g->tap_at[t] = g->tap_residue[t] * FC_POOL_PHASE(g->step) + g->tap_shift[t];
+    }
 }
 #endif
 
@@ -104,24 +129,24 @@ INLINE void NAME(fold_rows)(const int kind, const fc_view *x, const fc_pool_rows
     REAL buffer[4][FC_POOL_SPAN];
     const REAL *row[4];
     INT offset[4];
-    for (ix done = 0; done < r->rows;) {
-        int k = 0;
-        for (; k < 4 && done + k < r->rows; k++) {
-            ix at = fc_pool_offset(r, done + k);
+    int k = 0, first = 1;
+    for (ix d = 0; d < r->rows_d; d++) {
+        for (ix h = 0; h < r->rows_h; h++) {
+            const ix at = d * r->step_d + h * r->step_h;
             offset[k] = (INT)at;
-            row[k] = NAME(view_fetch)(x, r->plane + r->first + at + from, n, buffer[k]);
+            row[k] = NAME(fetch)(x, r->plane + r->first + at + from, n, buffer[k]);
+            if (++k < 4) continue;
+            NAME(fold)(kind, temp, where, row, offset, 4, n, first);
+            k = first = 0;
         }
-        NAME(fold)(kind, temp, where, row, offset, k, n, done == 0);
-        done += k;
     }
+    if (k) NAME(fold)(kind, temp, where, row, offset, k, n, first);
 }
 
-/* Split n elements by residue modulo step: element j * step + f goes to out[f * FC_POOL_ROW / step (whole vectors) + j]. Works on bits. */
-#undef PHASE
-#define PHASE(step) (FC_POOL_ROW / (step) / 16 * 16)
+/* Split n elements by residue modulo step. Works on bits, for indices too. */
 INLINE void NAME(split)(REAL *out, const REAL *in, ix n, ix step)
 {
-    const ix phase = PHASE(step), count = (n + step - 1) / step;
+    const ix phase = FC_POOL_PHASE(step), count = (n + step - 1) / step;
     if (step == 2) {
         for (ix j = 0; j < count; j += VL) {
             V a = LOAD(in + 2 * j), b = LOAD(in + 2 * j + VL);
@@ -135,7 +160,7 @@ INLINE void NAME(split)(REAL *out, const REAL *in, ix n, ix step)
 }
 
 /* The folded row under `count` outputs from q0 on, with its padding, split: tap t of output q0 + j is at
- * phases[(t * dilation) % step * PHASE(step) + (t * dilation) / step + j]. */
+ * phases[tap_at[t] + j]. */
 INLINE void NAME(prepare)(const int kind, const fc_view *x, const fc_pool *g, const fc_pool_rows *r, ix q0, ix count,
                           REAL *phases, INT *where_phases)
 {
@@ -184,10 +209,8 @@ INLINE void NAME(pool_lanes)(const int kind, const fc_view *x, const fc_pool *g,
 {
     REAL phases[FC_POOL_ROW];
     INT where[FC_POOL_ROW];
-    const ix phase = PHASE(g->step), taps = g->taps;
+    const ix taps = g->taps, *tap_at = g->tap_at;
     const REAL divide = (REAL)(kind == FC_POOL_SUM ? g->divisor[0][r->o] * g->divisor[1][r->p] : 1);
-    ix tap_at[FC_POOL_TAPS];
-    for (ix t = 0; t < taps; t++) tap_at[t] = t * g->dilation[2] % g->step * phase + t * g->dilation[2] / g->step;
     NAME(prepare)(kind, x, g, r, q0, count, phases, where);
     FOR_LANES(j, count)
     {
@@ -220,6 +243,15 @@ INLINE void NAME(pool_lanes)(const int kind, const fc_view *x, const fc_pool *g,
     }
 }
 
+/* Sum of `taps` elements `step` apart from p on, in a fixed order: by lanes where many lie together */
+INLINE REAL NAME(sum_taps)(const REAL *p, ix taps, ix step)
+{
+    if (step == 1 && taps >= FC_POOL_BY_LANES) return NAME(block_sum)(p, taps);
+    REAL sum = 0;
+    for (ix t = 0; t < taps; t++) sum += p[t * step];
+    return sum;
+}
+
 /* A row of irregular windows by lanes: rows folded by lanes, then each output by itself */
 INLINE void NAME(pool_irregular)(const int kind, const fc_view *x, const fc_pool *g, const fc_pool_rows *r, REAL *y,
                                  int64_t *indices)
@@ -229,29 +261,23 @@ INLINE void NAME(pool_irregular)(const int kind, const fc_view *x, const fc_pool
     NAME(fold_rows)(kind, x, r, 0, g->size[2], temp, where);
     const REAL divide = (REAL)(kind == FC_POOL_SUM ? g->divisor[0][r->o] * g->divisor[1][r->p] : 1);
     for (ix q = 0; q < g->out[2]; q++) {
-        const ix begin = g->begin[2][q], valid = g->valid[2][q];
-        REAL a = temp[begin];
+        const ix begin = g->begin[2][q], valid = g->valid[2][q], step = g->dilation[2];
+        if (kind == FC_POOL_SUM) {
+            y[q] = NAME(sum_taps)(temp + begin, valid, step) / ((REAL)g->divisor[2][q] * divide);
+            continue;
+        }
+        REAL a = valid ? temp[begin] : (REAL)-INFINITY;
         ix best = begin;
         for (ix t = 1; t < valid; t++) {
-            const ix w = begin + t;
+            const ix w = begin + t * step;
             REAL v = temp[w];
-            if (kind == FC_POOL_SUM) { a += v; continue; }
             int better = NAME(beats)(v, a);
             if (kind == FC_POOL_MAX_AT) better |= (v == a || (v != v && a != a)) && where[w] < where[best];
             if (better) { a = v; best = w; }
         }
-        y[q] = kind == FC_POOL_SUM ? a / ((REAL)g->divisor[2][q] * divide) : a;
-        if (kind == FC_POOL_MAX_AT) indices[q] = r->first + where[best] + best;
+        y[q] = a;
+        if (kind == FC_POOL_MAX_AT) indices[q] = valid ? r->first + where[best] + best : -1;
     }
-}
-
-/* Sum of `taps` elements `step` apart from p on, in a fixed order: by lanes where they lie together */
-INLINE REAL NAME(sum_taps)(const REAL *p, ix taps, ix step)
-{
-    REAL sum = 0;
-    if (step == 1) return NAME(block_sum)(p, taps);
-    for (ix t = 0; t < taps; t++) sum += p[t * step];
-    return sum;
 }
 
 /* One window by itself */
@@ -263,12 +289,12 @@ INLINE void NAME(pool_window)(const int kind, const fc_view *x, const fc_pool *g
     REAL best = (REAL)-INFINITY;
     int64_t best_at = -1;
     const ix valid = g->valid[2][q], step = g->dilation[2];
-    const ix piece = FC_MAX((FC_BLOCK - 1) / step, 0) + 1; /* taps whose span fits the buffer */
-    for (ix k = 0; k < r->rows; k++) {
-        ix at = r->first + fc_pool_offset(r, k) + g->begin[2][q];
+    const ix piece = (FC_BLOCK - 1) / step + 1; /* taps whose span fits the buffer */
+    for (ix k = 0; k < r->rows_d * r->rows_h; k++) {
+        ix at = r->first + k / r->rows_h * r->step_d + k % r->rows_h * r->step_h + g->begin[2][q];
         for (ix t = 0; t < valid; t += piece) {
             const ix n = FC_MIN(piece, valid - t);
-            const REAL *p = NAME(view_fetch)(x, r->plane + at + t * step, (n - 1) * step + 1, buffer);
+            const REAL *p = NAME(fetch)(x, r->plane + at + t * step, (n - 1) * step + 1, buffer);
             if (kind == FC_POOL_SUM) {
                 fc_total_add(&total, NAME(sum_taps)(p, n, step));
                 continue;
@@ -288,34 +314,41 @@ INLINE void NAME(pool_window)(const int kind, const fc_view *x, const fc_pool *g
     if (kind == FC_POOL_MAX_AT) *index = best_at;
 }
 
-INLINE void NAME(pool_row)(const int kind, const fc_view *x, const fc_pool *g, ix row, REAL *y, int64_t *indices)
+/* Output rows [first, first + count) */
+INLINE void NAME(pool_rows)(const int kind, const fc_view *x, const fc_pool *g, ix first, ix count, REAL *y, int64_t *indices)
 {
-    const fc_pool_rows r = fc_pool_locate(g, row);
     const ix Q = g->out[2];
-    y += row * Q;
-    if (kind == FC_POOL_MAX_AT) indices += row * Q;
-    if (r.rows == 0) {
-        for (ix q = 0; q < Q; q++) y[q] = kind == FC_POOL_SUM ? 0 : (REAL)-INFINITY;
-        if (kind == FC_POOL_MAX_AT) for (ix q = 0; q < Q; q++) indices[q] = -1;
-    } else if (!g->by_lanes) {
-        for (ix q = 0; q < Q; q++) NAME(pool_window)(kind, x, g, &r, q, y + q, indices + q);
-    } else if (!g->regular) {
-        NAME(pool_irregular)(kind, x, g, &r, y, indices);
-    } else {
-        for (ix q = 0; q < Q; q += FC_POOL_OUTPUTS)
-            NAME(pool_lanes)(kind, x, g, &r, q, FC_MIN((ix)FC_POOL_OUTPUTS, Q - q), y + q, indices + q);
+    fc_pool_rows r;
+    fc_pool_at(&r, g, first);
+    y += first * Q;
+    if (kind == FC_POOL_MAX_AT) indices += first * Q;
+    for (ix i = 0; i < count; i++) {
+        if (r.rows_d * r.rows_h == 0) {
+            for (ix q = 0; q < Q; q++) y[q] = kind == FC_POOL_SUM ? 0 : (REAL)-INFINITY;
+            if (kind == FC_POOL_MAX_AT) for (ix q = 0; q < Q; q++) indices[q] = -1;
+        } else if (!g->by_lanes) {
+            for (ix q = 0; q < Q; q++) NAME(pool_window)(kind, x, g, &r, q, y + q, indices + q);
+        } else if (!g->regular) {
+            NAME(pool_irregular)(kind, x, g, &r, y, indices);
+        } else {
+            for (ix q = 0; q < Q; q += FC_POOL_OUTPUTS)
+                NAME(pool_lanes)(kind, x, g, &r, q, FC_MIN((ix)FC_POOL_OUTPUTS, Q - q), y + q, indices + q);
+        }
+        fc_pool_next(&r, g);
+        y += Q;
+        if (kind == FC_POOL_MAX_AT) indices += Q;
     }
 }
 
-static void NAME(avg_pool_row)(const fc_view *x, const fc_pool *g, ix row, REAL *y)
+static void NAME(avg_pool_rows)(const fc_view *x, const fc_pool *g, ix first, ix count, REAL *y)
 {
-    NAME(pool_row)(FC_POOL_SUM, x, g, row, y, NULL);
+    NAME(pool_rows)(FC_POOL_SUM, x, g, first, count, y, NULL);
 }
 
-static void NAME(max_pool_row)(const fc_view *x, const fc_pool *g, ix row, REAL *y, int64_t *indices)
+static void NAME(max_pool_rows)(const fc_view *x, const fc_pool *g, ix first, ix count, REAL *y, int64_t *indices)
 {
-    if (indices) NAME(pool_row)(FC_POOL_MAX_AT, x, g, row, y, indices);
-    else NAME(pool_row)(FC_POOL_MAX, x, g, row, y, NULL);
+    if (indices) NAME(pool_rows)(FC_POOL_MAX_AT, x, g, first, count, y, indices);
+    else NAME(pool_rows)(FC_POOL_MAX, x, g, first, count, y, NULL);
 }
 
 /* dx of one plane: every dy is added at its index, in the order of the outputs. -1 is ignored; any other index outside is left out
@@ -329,7 +362,7 @@ static int NAME(max_pool_plane_backward)(const fc_view *dyv, const fc_view *indi
     dx += plane * size;
     memset(dx, 0, (size_t)size * sizeof *dx);
     FOR_BLOCKS(at, n, outputs) {
-        const REAL *dy = NAME(view_fetch)(dyv, plane * outputs + at, n, buffer);
+        const REAL *dy = NAME(fetch)(dyv, plane * outputs + at, n, buffer);
         const int64_t *index = fc_fetch_int64(indices, plane * outputs + at, n, index_buffer);
         for (ix i = 0; i < n; i++) {
             int64_t k = *(const volatile int64_t *)(index + i);
@@ -340,33 +373,94 @@ static int NAME(max_pool_plane_backward)(const fc_view *dyv, const fc_view *indi
     return bad;
 }
 
-/* One row of dx of an average. The rows of dy that reach it are divided and added up by lanes into sums, and each dx adds up its outputs
- * there, always in the order of the outputs. sums: room for Q elements. */
-static void NAME(avg_pool_row_backward)(const fc_view *dyv, const fc_pool *g, ix row, REAL *dx, REAL *sums)
+/* The gradient of an average.
+ *
+ * For one row of dx, the rows of dy that reach it are divided and added up by lanes into `sums`; then each dx adds up its outputs
+ * there. All orders are those of the outputs. sums: Q elements between FC_POOL_MARGIN zeros on either side. */
+INLINE void NAME(gather_outputs)(const fc_view *dyv, const fc_pool *g, ix plane, ix d, ix h, REAL *sums)
 {
     REAL buffer[FC_BLOCK];
-    const ix H = g->size[1], W = g->size[2], Q = g->out[2];
-    const ix h = row % H, d = row / H % g->size[0], plane = row / H / g->size[0];
-    dx += row * W;
-    memset(sums, 0, (size_t)Q * sizeof *sums);
-    for (ix i = g->start[0][d]; i < g->start[0][d + 1]; i++) {
-        for (ix j = g->start[1][h]; j < g->start[1][h + 1]; j++) {
-            const ix o = g->holder[0][i], p = g->holder[1][j];
-            const REAL divide = (REAL)(g->divisor[0][o] * g->divisor[1][p]);
+    const ix Q = g->out[2], i0 = g->start[0][d], i1 = g->start[0][d + 1], j0 = g->start[1][h], j1 = g->start[1][h + 1];
+    int first = 1, same = 1;
+    double divide = 1;
+    for (ix i = i0; i < i1; i++)
+        for (ix j = j0; j < j1; j++) {
+            const double here = g->divisor[0][g->holder[0][i]] * g->divisor[1][g->holder[1][j]];
+            if (i == i0 && j == j0) divide = here;
+            same &= here == divide;
+        }
+    if (i0 == i1 || j0 == j1) memset(sums, 0, (size_t)Q * sizeof *sums);
+    for (ix i = i0; i < i1; i++)
+        for (ix j = j0; j < j1; j++) {
+            const ix o = g->holder[0][i], p = g->holder[1][j], last = i == i1 - 1 && j == j1 - 1;
+            const V own = SPLAT(same ? 1 : g->divisor[0][o] * g->divisor[1][p]), all = SPLAT(same ? divide : 1);
             FOR_BLOCKS(at, n, Q) {
-                const REAL *dy = NAME(view_fetch)(dyv, ((plane * g->out[0] + o) * g->out[1] + p) * Q + at, n, buffer);
+                const REAL *dy = NAME(fetch)(dyv, ((plane * g->out[0] + o) * g->out[1] + p) * Q + at, n, buffer);
                 FOR_LANES(q, n)
                 {
-                    V here = TAKE(dy + q) / (NAME(from_doubles)(g->divisor[2] + at + q) * divide);
-                    PUT(sums + at + q, TAKE(sums + at + q) + here);
+                    V sum = TAKE(dy + q);
+                    if (!same) sum /= own;
+                    if (!first) sum += TAKE(sums + at + q);
+                    if (last) sum /= NAME(from_doubles)(g->divisor[2] + at + q) * all;
+                    PUT(sums + at + q, sum);
                 }
             }
+            first = 0;
         }
+}
+
+/* dx by lanes where windows are regular: element j * step + f - low of dx is the sum over the taps of residue f of sums[j - tap / step]. */
+INLINE void NAME(spread_regular)(const fc_pool *g, const REAL *sums, REAL *dx)
+{
+    REAL out[FC_POOL_STEP * FC_BLOCK + 2 * FC_POOL_STEP * 16];
+    const ix step = g->step, W = g->size[2];
+    const REAL *tap[FC_POOL_STEP][FC_POOL_TAPS]; /* by residue, last tap first */
+    ix taps[FC_POOL_STEP] = {0};
+    for (ix t = g->taps - 1; t >= 0; t--) {
+        const ix f = g->tap_residue[t];
+        tap[f][taps[f]++] = sums - g->tap_shift[t];
     }
+    for (ix j0 = g->low / step; j0 * step - g->low < W; j0 += FC_BLOCK) {
+        const ix from = FC_MAX(j0 * step - g->low, 0), count = FC_MIN((ix)FC_BLOCK, (W - 1 + g->low) / step + 1 - j0);
+        const ix to = FC_MIN((j0 + count) * step - g->low, W);
+        for (ix j = 0; j < count; j += VL) {
+            V r[FC_POOL_STEP];
+            for (ix f = 0; f < step; f++) {
+                r[f] = SPLAT(0);
+                for (ix t = 0; t < taps[f]; t++) r[f] += LOAD(tap[f][t] + j0 + j);
+            }
+            if (step == 1) {
+                STORE(out + j, r[0]);
+            } else if (step == 2) {
+                STORE(out + 2 * j, NAME(zip)(r[0], r[1], 0));
+                STORE(out + 2 * j + VL, NAME(zip)(r[0], r[1], 1));
+            } else {
+                for (ix f = 0; f < step; f++)
+                    for (ix l = 0; l < VL; l++) out[(j + l) * step + f] = r[f][l];
+            }
+        }
+        memcpy(dx + from, out + (from - (j0 * step - g->low)), (size_t)(to - from) * sizeof *dx);
+    }
+}
+
+static void NAME(avg_pool_rows_backward)(const fc_view *dyv, const fc_pool *g, ix first, ix count, REAL *dx, REAL *sums)
+{
+    const ix H = g->size[1], W = g->size[2], Q = g->out[2];
     const int64_t *start = g->start[2], *holder = g->holder[2];
-    for (ix w = 0; w < W; w++) {
-        REAL sum = 0;
-        for (int64_t i = start[w]; i < start[w + 1]; i++) sum += sums[holder[i]];
-        dx[w] = sum;
+    memset(sums, 0, FC_POOL_MARGIN * sizeof *sums);
+    sums += FC_POOL_MARGIN;
+    memset(sums + Q, 0, FC_POOL_MARGIN * sizeof *sums);
+    dx += first * W;
+    for (ix row = first; row < first + count; row++, dx += W) {
+        NAME(gather_outputs)(dyv, g, row / H / g->size[0], row / H % g->size[0], row % H, sums);
+        if (g->regular && g->by_lanes) {
+            NAME(spread_regular)(g, sums, dx);
+            continue;
+        }
+        for (ix w = 0; w < W; w++) {
+            REAL sum = 0;
+            for (int64_t i = start[w]; i < start[w + 1]; i++) sum += sums[holder[i]];
+            dx[w] = sum;
+        }
     }
 }

