@@ -8,7 +8,7 @@ cdef extern from "native/kernels.h" nogil:
         const int64_t *begin[3]
         const int64_t *valid[3]
         const double *divisor[3]
-        int by_lanes, regular
+        int by_lanes, whole, regular
         ix step, low, taps
         const int64_t *start[3]
         const int64_t *holder[3]
@@ -67,6 +67,7 @@ cdef class PoolShape:
         g.by_lanes = (problem.kernel[0] * problem.kernel[1] <= FC_POOL_TAPS and g.taps <= FC_POOL_TAPS
                       and g.size[0] * g.size[1] * g.size[2] < 2 ** 31  # positions fit the lanes of float
                       and (g.regular or g.size[2] <= FC_POOL_SPAN))
+        g.whole = g.out[2] == 1 and g.valid[2][0] == g.size[2] and g.dilation[2] == g.dilation[1] == 1
         if g.regular and g.by_lanes:
             fc_pool_place_taps(g)
 

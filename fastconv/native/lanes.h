@@ -118,7 +118,14 @@ INLINE REAL NAME(add_lanes)(V v)
 /* Sum of n contiguous values, n <= FC_BLOCK */
 INLINE REAL NAME(block_sum)(const REAL *p, ix n)
 {
-    V sum = SPLAT(0);
-    FOR_LANES(i, n) sum += TAKE(p + i);
-    return NAME(add_lanes)(sum);
+    V a = SPLAT(0), b = a, c = a, d = a; /* four, so that additions need not wait for one another */
+    ix whole = n / (4 * VL) * (4 * VL);
+    for (ix i = 0; i < whole; i += 4 * VL) {
+        a += LOAD(p + i);
+        b += LOAD(p + i + VL);
+        c += LOAD(p + i + 2 * VL);
+        d += LOAD(p + i + 3 * VL);
+    }
+    FOR_LANES(i, n - whole) a += TAKE(p + whole + i);
+    return NAME(add_lanes)((a + b) + (c + d));
 }

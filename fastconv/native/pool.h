@@ -5,7 +5,8 @@
  *   lanes    the input rows of the windows are folded into one row, lanes along W; that row is split by residue modulo the
  *            stride, whereupon every tap of VL outputs is one plain load (irregular windows: each output reads its taps of
  *            the folded row). For windows of at most FC_POOL_TAPS rows and columns.
- *   windows  each window by itself, its rows FC_BLOCK elements at a time. For anything else.
+ *   windows  each window by itself, its rows FC_BLOCK elements at a time. For anything else, and for sums of windows that are one
+ *            run of elements, as in global pooling.
  * What a padded row adds is the identity of the fold (0, or -inf at no position) and takes no part.
  */
 #ifndef FC_POOL_COMMON
@@ -26,6 +27,7 @@ typedef struct {
     const int64_t *begin[3], *valid[3]; /* tables for D, H, W */
     const double *divisor[3];           /* an average divides by the product of the three entries; 16 more can be read */
     int by_lanes;
+    int whole;                          /* one window a row, as wide as the plane, without gaps: it is one run of elements */
     int regular;                        /* tap t of output q is at q * step - low + t * dilation along W, inside or not */
     ptrdiff_t step, low, taps;          /* then these hold */
     /* by fc_pool_place_taps, if by lanes and regular: where tap t of output 0 is once its row is split by residue modulo step */
@@ -93,8 +95,8 @@ INLINE M NAME(beats_lanes)(V v, V best)
 }
 
 /* Fold up to four rows into temp (or into nothing, if they are the first). where: the winner's row, as its offset */
-INLINE void NAME(fold)(const int kind, REAL *temp, INT *where, const REAL *const *row, const INT *offset, int rows, ix n,
-                       int first)
+INLINE void NAME(fold_some)(const int kind, const int rows, const int first, REAL *temp, INT *where, const REAL *const *row,
+                            const INT *offset, ix n)
 {
     FOR_LANES(i, n)
     {
@@ -123,6 +125,19 @@ INLINE void NAME(fold)(const int kind, REAL *temp, INT *where, const REAL *const
     }
 }
 
+/* The same, a loop for each number of rows: windows of 2 and 3 rows need no other */
+INLINE void NAME(fold)(const int kind, int rows, int first, REAL *temp, INT *where, const REAL *const *row, const INT *offset,
+                       ix n)
+{
+    switch (rows + 4 * !first) {
+    case 1: NAME(fold_some)(kind, 1, 1, temp, where, row, offset, n); break;
+    case 2: NAME(fold_some)(kind, 2, 1, temp, where, row, offset, n); break;
+    case 3: NAME(fold_some)(kind, 3, 1, temp, where, row, offset, n); break;
+    case 4: NAME(fold_some)(kind, 4, 1, temp, where, row, offset, n); break;
+    default: NAME(fold_some)(kind, rows, 0, temp, where, row, offset, n); break;
+    }
+}
+
 /* Columns [from, from + n) of all rows of a window, folded into temp[0 .. n) */
 INLINE void NAME(fold_rows)(const int kind, const fc_view *x, const fc_pool_rows *r, ix from, ix n, REAL *temp, INT *where)
 {
@@ -136,11 +151,11 @@ INLINE void NAME(fold_rows)(const int kind, const fc_view *x, const fc_pool_rows
             offset[k] = (INT)at;
             row[k] = NAME(fetch)(x, r->plane + r->first + at + from, n, buffer[k]);
             if (++k < 4) continue;
-            NAME(fold)(kind, temp, where, row, offset, 4, n, first);
+            NAME(fold)(kind, 4, first, temp, where, row, offset, n);
             k = first = 0;
         }
     }
-    if (k) NAME(fold)(kind, temp, where, row, offset, k, n, first);
+    if (k) NAME(fold)(kind, k, first, temp, where, row, offset, n);
 }
 
 /* Split n elements by residue modulo step. Works on bits, for indices too. */
@@ -175,10 +190,10 @@ INLINE void NAME(prepare)(const int kind, const fc_view *x, const fc_pool *g, co
     const REAL none = kind == FC_POOL_SUM ? 0 : (REAL)-INFINITY;
     if (from < to) NAME(fold_rows)(kind, x, r, from, to - from, temp + (from - left), where + (from - left));
     for (ix i = 0; i < from - left; i++) temp[i] = none;
-    for (ix i = to - left; i < padded; i++) temp[i] = none;
+    for (ix i = to - left; i < padded; i += VL) STORE(temp + i, SPLAT(none));
     if (kind == FC_POOL_MAX_AT) {
         for (ix i = 0; i < from - left; i++) where[i] = NOWHERE;
-        for (ix i = to - left; i < padded; i++) where[i] = NOWHERE;
+        for (ix i = to - left; i < padded; i += VL) STORE((REAL *)where + i, (V)((M){0} + NOWHERE));
     }
     if (g->step == 1) return;
     NAME(split)(phases, temp, padded, g->step);
@@ -203,15 +218,12 @@ INLINE V NAME(from_doubles)(const double *p)
     return __builtin_convertvector(v, V);
 }
 
-/* `count` outputs of a row from q0 on, by lanes, windows regular */
-INLINE void NAME(pool_lanes)(const int kind, const fc_view *x, const fc_pool *g, const fc_pool_rows *r, ix q0, ix count, REAL *y,
-                             int64_t *indices)
+/* `count` outputs of a row from q0 on, by lanes, windows regular: the taps of the folded row */
+INLINE void NAME(pool_taps)(const int kind, const ix taps, const fc_pool *g, const fc_pool_rows *r, const REAL *phases,
+                            const INT *where, ix q0, ix count, REAL *y, int64_t *indices)
 {
-    REAL phases[FC_POOL_ROW];
-    INT where[FC_POOL_ROW];
-    const ix taps = g->taps, *tap_at = g->tap_at;
+    const ix *tap_at = g->tap_at;
     const REAL divide = (REAL)(kind == FC_POOL_SUM ? g->divisor[0][r->o] * g->divisor[1][r->p] : 1);
-    NAME(prepare)(kind, x, g, r, q0, count, phases, where);
     FOR_LANES(j, count)
     {
         V a = LOAD(phases + j);
@@ -240,6 +252,19 @@ INLINE void NAME(pool_lanes)(const int kind, const fc_view *x, const fc_pool *g,
             NAME(put_indices)(indices + j, at, column + NAME(lane_numbers)() * (INT)g->step,
                               r->first + (q0 + j) * g->step - g->low, left);
         }
+    }
+}
+
+INLINE void NAME(pool_lanes)(const int kind, const fc_view *x, const fc_pool *g, const fc_pool_rows *r, ix q0, ix count, REAL *y,
+                             int64_t *indices)
+{
+    REAL phases[FC_POOL_ROW];
+    INT where[FC_POOL_ROW];
+    NAME(prepare)(kind, x, g, r, q0, count, phases, where);
+    switch (g->taps) { /* unrolled for the windows that networks use */
+    case 2: NAME(pool_taps)(kind, 2, g, r, phases, where, q0, count, y, indices); break;
+    case 3: NAME(pool_taps)(kind, 3, g, r, phases, where, q0, count, y, indices); break;
+    default: NAME(pool_taps)(kind, g->taps, g, r, phases, where, q0, count, y, indices);
     }
 }
 
@@ -288,10 +313,10 @@ INLINE void NAME(pool_window)(const int kind, const fc_view *x, const fc_pool *g
     fc_total total = {0, 0};
     REAL best = (REAL)-INFINITY;
     int64_t best_at = -1;
-    const ix valid = g->valid[2][q], step = g->dilation[2];
+    const ix step = g->dilation[2], rows_h = g->whole ? 1 : r->rows_h, valid = g->whole ? r->rows_h * g->size[2] : g->valid[2][q];
     const ix piece = (FC_BLOCK - 1) / step + 1; /* taps whose span fits the buffer */
-    for (ix k = 0; k < r->rows_d * r->rows_h; k++) {
-        ix at = r->first + k / r->rows_h * r->step_d + k % r->rows_h * r->step_h + g->begin[2][q];
+    for (ix k = 0; k < r->rows_d * rows_h; k++) {
+        ix at = r->first + k / rows_h * r->step_d + k % rows_h * r->step_h + g->begin[2][q];
         for (ix t = 0; t < valid; t += piece) {
             const ix n = FC_MIN(piece, valid - t);
             const REAL *p = NAME(fetch)(x, r->plane + at + t * step, (n - 1) * step + 1, buffer);
@@ -326,7 +351,7 @@ INLINE void NAME(pool_rows)(const int kind, const fc_view *x, const fc_pool *g, 
         if (r.rows_d * r.rows_h == 0) {
             for (ix q = 0; q < Q; q++) y[q] = kind == FC_POOL_SUM ? 0 : (REAL)-INFINITY;
             if (kind == FC_POOL_MAX_AT) for (ix q = 0; q < Q; q++) indices[q] = -1;
-        } else if (!g->by_lanes) {
+        } else if (!g->by_lanes || (kind == FC_POOL_SUM && g->whole)) {
             for (ix q = 0; q < Q; q++) NAME(pool_window)(kind, x, g, &r, q, y + q, indices + q);
         } else if (!g->regular) {
             NAME(pool_irregular)(kind, x, g, &r, y, indices);
