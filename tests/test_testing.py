@@ -359,7 +359,7 @@ def test_the_adversarial_bound_is_reached_within_a_small_factor():
 def test_function_bound_is_in_units_in_the_last_place():
     y = np.array([1.0, 0.75, 1e-3, 1e3])
     spacing = np.spacing(y.astype(np.float32)).astype(np.float64)
-    assert np.allclose(bounds.function(y, np.float32), testing.FUNCTION_ULPS * spacing, rtol=1e-6)
+    assert np.allclose(bounds.function(y, np.float32), testing.FUNCTION_ULPS * spacing, rtol=np.finfo(np.float32).eps)
 
 
 # ---- inputs and layouts ---------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """linear, batch and local response normalisation, and their gradients: docstring, check, dispatch."""
 
+import math
+
 from .. import _arguments as arguments
 from .._backends import of as backend_of
 
@@ -118,7 +120,7 @@ def batch_norm_backward(dy, x, weight, running_mean=None, running_var=None, trai
 def _batch_norm_arrays(op, x, training, **per_channel):
     """x (N, C, *d), and the (C,) arrays or None in their order."""
     x = _channels_first(op, "x", x)
-    values = x.size // x.shape[1]
+    values = math.prod(x.shape) // x.shape[1]
     if training and values <= (op == "batch_norm"):
         raise ValueError(
             f"{op}: x has shape {x.shape}, {values} value{'s' * (values != 1)} per channel"
@@ -172,7 +174,8 @@ def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0):
     """
     op = "local_response_norm"
     x = _channels_first(op, "x", x)
-    return backend_of(op, x).local_response_norm(x, *_lrn_options(op, size, alpha, beta, k))
+    options = _lrn_options(op, size, alpha, beta, k)
+    return backend_of(op, x).local_response_norm(x, *options)
 
 
 def local_response_norm_backward(dy, x, size, alpha, beta, k):
@@ -190,7 +193,8 @@ def local_response_norm_backward(dy, x, size, alpha, beta, k):
     dy = arguments.float_array(op, "dy", dy)
     arguments.same_dtype(op, x=x, dy=dy)
     arguments.shape_is(op, "dy", dy, tuple(x.shape), "the shape of x")
-    return backend_of(op, dy, x).local_response_norm_backward(dy, x, *_lrn_options(op, size, alpha, beta, k))
+    options = _lrn_options(op, size, alpha, beta, k)
+    return backend_of(op, dy, x).local_response_norm_backward(dy, x, *options)
 
 
 def _lrn_options(op, size, alpha, beta, k):

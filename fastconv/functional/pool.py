@@ -187,6 +187,7 @@ def avg_pool3d_backward(
 
 def _avg_backward(ndim, op, dy, input_shape, options):
     dy = arguments.float_array(op, "dy", dy)
+    input_shape = arguments.shape_of(op, "input_shape", input_shape)
     problem = PoolProblem.of(dy, *options, ndim=ndim, op=op, input_shape=input_shape)
     return backend_of(op, dy).avg_pool_backward(dy, problem)
 
@@ -252,6 +253,7 @@ def adaptive_avg_pool3d_backward(dy, input_shape):
 
 def _adaptive_avg_backward(ndim, op, dy, input_shape):
     dy = arguments.float_array(op, "dy", dy)
+    input_shape = arguments.shape_of(op, "input_shape", input_shape)
     problem = PoolProblem.of_adaptive(dy, ndim=ndim, op=op, input_shape=input_shape)
     return backend_of(op, dy).avg_pool_backward(dy, problem)
 
