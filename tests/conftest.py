@@ -1,9 +1,14 @@
-"""What holds for every test: the package under test is the installed one, also in child processes."""
+"""What holds for every test: the package under test is the installed one, also in child processes.
+
+Also: poisoned memory for the kernels, and the count of conformance cases at the end of a run.
+"""
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -35,3 +40,52 @@ def _away_from_the_checkout(tmp_path_factory):
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before[1]
+
+
+# -- what kernels get in tests: poison --------------------------------------------------------------------
+
+
+class _PoisonedNumpy:
+    """NumPy, but fresh arrays are full of NaN, and end where memory ends that may be touched."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def empty(self, shape, dtype=np.float64):
+        from fastconv.testing import guarded_empty
+
+        return guarded_empty(shape, dtype)
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Results and scratch of the compiled kernels start as NaN; a write beyond a result's end is fatal."""
+    import fastconv._cpu  # all its rooms
+    from fastconv._cpu import isa
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("fastconv._cpu.") and getattr(module, "np", None) is np:
+            monkeypatch.setattr(module, "np", _PoisonedNumpy())
+    levels = [isa.load(name) for name in isa.levels()]
+    for kernels in levels:
+        kernels.poison_scratch(True)
+    yield
+    for kernels in levels:
+        kernels.poison_scratch(False)
+
+
+# -- how much was compared --------------------------------------------------------------------------------
+
+_conformance = Counter()
+
+
+@pytest.fixture
+def tally():
+    """tally[what] += 1 for every case compared with the reference; summed up at the end of the run."""
+    return _conformance
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _conformance:
+        parts = ", ".join(f"{count} {what}" for what, count in sorted(_conformance.items()))
+        terminalreporter.write_line(f"conformance: {sum(_conformance.values())} cases ({parts})")

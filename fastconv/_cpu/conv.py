@@ -118,6 +118,7 @@ def _im2col_forward(kernels, problem, x, weight, bias, y):
     kernels.finish(y.reshape(problem.N, problem.K, rows.shape[3]), _small(bias, problem.dtype), _shape(kernels, problem), threads)
 
 
+@np.errstate(all="ignore")  # what NumPy adds up here says no more about NaN and overflow than the kernels do
 def _im2col_backward_input(kernels, problem, dy, weight, bias, dx):
     w, rows = _weight_matrix(weight, problem), _grouped(dy, problem, problem.K, math.prod(problem.out))
     cols = np.empty((problem.N, problem.groups, w.shape[2], rows.shape[3]), problem.dtype)
@@ -130,6 +131,7 @@ def _im2col_backward_input(kernels, problem, dy, weight, bias, dx):
         dx += np.asarray(bias, problem.dtype).reshape(-1, *(1,) * problem.ndim)
 
 
+@np.errstate(all="ignore")
 def _im2col_backward_weight(kernels, problem, dy, x, dweight):
     cols, rows = _columns(kernels, problem, x), _grouped(dy, problem, problem.K, math.prod(problem.out))
     w, threads = _weight_matrix(dweight, problem), _config.get_num_threads()

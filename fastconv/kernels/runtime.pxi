@@ -70,3 +70,8 @@ def release_scratch():
     """Free the scratch memory that is kept between calls."""
     with nogil:
         fc_scratch_release()
+
+
+def poison_scratch(bint on):
+    """For tests: from now on hand out scratch memory full of NaN, or as it comes."""
+    fc_scratch_poison(on)

@@ -17,6 +17,7 @@ cdef extern from "native/kernels.h" nogil:
     void *fc_scratch_take(size_t size)
     void fc_scratch_give(void *block)
     void fc_scratch_release()
+    void fc_scratch_poison(int on)
     const int MR_f32, MR_f64, NV_f32, NV_f64, VBYTES
 
 

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -20,13 +21,18 @@ typedef struct { void *block; size_t bytes; } fc_scratch_slot;
 static fc_scratch_slot fc_scratch_slots[FC_SCRATCH_SLOTS];
 static size_t fc_scratch_kept;
 static char fc_scratch_busy;
+static char fc_scratch_poisoned; /* tests: every block is handed out full of 0xFF bytes, which are NaN, and -1 as an index */
 
 static inline void fc_scratch_lock(void) { while (__atomic_test_and_set(&fc_scratch_busy, __ATOMIC_ACQUIRE)) { } }
 static inline void fc_scratch_unlock(void) { __atomic_clear(&fc_scratch_busy, __ATOMIC_RELEASE); }
 
-/* The size that a request is rounded to: whole pages for small ones, huge pages for large ones. */
+/* The size that a request is rounded to: whole pages for small ones, huge pages for large ones. Debug builds give what was asked for, so that
+ * a sanitizer sees who goes beyond. */
 static inline size_t fc_scratch_round(size_t bytes)
 {
+#if defined(FC_DEBUG)
+    return bytes;
+#endif
     size_t unit = bytes >= FC_HUGE ? FC_HUGE : 4096;
     return (bytes + unit - 1) / unit * unit;
 }
@@ -34,6 +40,7 @@ static inline size_t fc_scratch_round(size_t bytes)
 static void *fc_scratch_take(size_t bytes)
 {
     if (bytes > PTRDIFF_MAX - FC_HUGE) return NULL;
+    size_t wanted = bytes;
     bytes = fc_scratch_round(bytes ? bytes : 1);
     int best = -1;
     fc_scratch_lock();
@@ -59,12 +66,17 @@ static void *fc_scratch_take(size_t bytes)
         *(size_t *)raw = bytes;
         block = raw + 64;
     }
+    if (fc_scratch_poisoned) memset(block, 0xFF, wanted);
     return block;
 }
 
 static void fc_scratch_give(void *block)
 {
     if (!block) return;
+#if defined(FC_DEBUG)
+    free((char *)block - 64);
+    return;
+#endif
     size_t bytes = *(size_t *)((char *)block - 64);
     fc_scratch_lock();
     if (fc_scratch_kept + bytes <= FC_SCRATCH_KEEP)
@@ -79,6 +91,8 @@ static void fc_scratch_give(void *block)
     fc_scratch_unlock();
     if (block) free((char *)block - 64);
 }
+
+static void fc_scratch_poison(int on) { fc_scratch_poisoned = on != 0; }
 
 /* Free every kept block. */
 static void fc_scratch_release(void)

@@ -5,7 +5,7 @@ an algorithm. Needs NumPy only.
 """
 
 from .arrays import LAYOUTS, exact_inputs, lay_out, poisoned, real_inputs, special_inputs
-from .bounds import FUNCTION_ULPS, GROWTH, bound
+from .bounds import FUNCTION_ULPS, bound
 from .cases import EDGES, LAYERS, cases, pairwise
 from .checks import (
     DTYPES,
@@ -21,13 +21,14 @@ from .checks import (
     same_bits,
     worst,
 )
+from .memory import GUARDS, guarded, guarded_empty
 from .operations import Case, widened
 
 __all__ = [
     "DTYPES",
     "EDGES",
     "FUNCTION_ULPS",
-    "GROWTH",
+    "GUARDS",
     "LAYERS",
     "LAYOUTS",
     "Case",
@@ -42,6 +43,8 @@ __all__ = [
     "exact_inputs",
     "expectation",
     "gradients",
+    "guarded",
+    "guarded_empty",
     "lay_out",
     "measure",
     "pairwise",

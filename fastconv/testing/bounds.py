@@ -29,7 +29,7 @@ def _tiny(dtype):
     return float(np.finfo(dtype).tiny)
 
 
-def bound(magnitude, length, dtype, *, adversarial=False, growth=1.0):
+def bound(magnitude, length, dtype, *, adversarial=False):
     """THE bound: |error| of a sum of `length` (L) products, whose absolute values sum to `magnitude` (A).
 
     A rounding errs by at most u = eps / 2 relative to its result. In any order of summation every product
@@ -44,15 +44,11 @@ def bound(magnitude, length, dtype, *, adversarial=False, growth=1.0):
     deviations for the most unfavourable partial sums (all of them A) and 6 for partial sums that grow evenly
     to A, as those of equal terms do; those of random signs are smaller still.
 
-    `growth` is the factor of an algorithm that is not a direct sum: see `GROWTH`. Results below the
-    smallest normal number may be flushed to zero at every step.
+    Results below the smallest normal number may be flushed to zero at every step. An algorithm that is not a
+    direct sum has a bound of its own: see `winograd`.
     """
     steps = 2 + (length if adversarial else np.sqrt(length))
-    return growth * unit(dtype) * steps * magnitude + (2 + length) * _tiny(dtype)
-
-
-GROWTH = {}
-"""Algorithm name -> factor on `bound`, from the norms of its transforms. Direct sums in any order have 1."""
+    return unit(dtype) * steps * magnitude + (2 + length) * _tiny(dtype)
 
 
 def function(y, dtype, ulps=FUNCTION_ULPS):

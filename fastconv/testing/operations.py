@@ -13,7 +13,7 @@ import numpy as np
 
 from .._errors import UnsupportedError
 from .._problem import ConvProblem, PoolProblem
-from . import bounds
+from . import bounds, winograd
 from .arrays import DRAW, exact_inputs, lay_out, real_inputs, special_inputs
 
 
@@ -46,8 +46,18 @@ class Case:
         raise NotImplementedError
 
     def bounds(self, inputs, results, dtype, kind):
-        """Admissible errors by "function result", from float64 inputs and expected results; 0 means equal."""
+        """Admissible errors by "function result", from float64 inputs and expected results; 0 means equal.
+
+        These are the bounds of direct sums.
+        """
         raise NotImplementedError
+
+    def chosen(self, fc, dtype, algorithm="auto"):
+        """By "function result" what a namespace computes it with, None if the named algorithm refuses.
+
+        Results that can be had in one way only are left out.
+        """
+        return {}
 
     def pairings(self, inputs, results):
         """Numbers that are equal because backward is the adjoint of forward; () where it is not linear."""
@@ -95,6 +105,10 @@ def _hidden(shape, dtype):
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
+def _how(algorithm):
+    return {} if algorithm == "auto" else {"algorithm": algorithm}
+
+
 def _reference():
     from .. import reference
 
@@ -117,6 +131,7 @@ class Convolution(Case):
     def __init__(self, ndim, x, weight, *, bias=True, layout="contiguous", label="", **options):
         super().__init__(f"conv{ndim}d", layout=layout, label=label, **options)
         self.ndim, self.x, self.weight, self.bias = ndim, x, weight, bias
+        self.channels = weight[0]
         self.backward_options = {k: v for k, v in options.items() if k != "activation"}
 
     def problem(self, dtype):
@@ -142,9 +157,26 @@ class Convolution(Case):
             "dy": make(rng, self.problem(dtype).y_shape),
         }
 
+    directions = {"y": "{}", "dx": "{}_backward_input", "dweight": "{}_backward_weight"}
+
+    def chosen(self, fc, dtype, algorithm="auto"):
+        bias = _hidden(self.channels, dtype) if self.bias else None
+        arrays = _hidden(self.x, dtype), _hidden(self.weight, dtype), bias
+        found = {}
+        if not hasattr(fc, "plan"):  # a namespace of a few functions, to test the tests
+            return found
+        for name, direction in self.directions.items():
+            result = f"{self.op} y" if name == "y" else f"{self.op}_backward {name}"
+            try:
+                plan = fc.plan(direction.format(self.op), *arrays, **self.options, **_how(algorithm))
+                found[result] = plan.algorithm
+            except UnsupportedError:
+                found[result] = None
+        return found
+
     def run(self, fc, inputs, algorithm="auto"):
         x, weight, bias, dy = inputs["x"], inputs["weight"], inputs["bias"], inputs["dy"]
-        how = {} if algorithm == "auto" else {"algorithm": algorithm}
+        how = _how(algorithm)
         results = {}
         try:
             results[f"{self.op} y"] = getattr(fc, self.op)(x, weight, bias, **self.options, **how)
@@ -163,7 +195,7 @@ class Convolution(Case):
                 results[f"{self.op}_backward {name}"] = given[i]
         return results
 
-    def bounds(self, inputs, results, dtype, kind, growth=1.0):
+    def bounds(self, inputs, results, dtype, kind):
         p, reference = self.problem(np.float64), _reference()
         x, weight, dy = _magnitudes(inputs, "x", "weight", "dy")
         bias = _magnitudes(inputs, "bias")[0] if self.bias else None
@@ -172,14 +204,14 @@ class Convolution(Case):
         y_error = 0.0
         if not exact:
             magnitude = forward(x, weight, bias, **self.backward_options)
-            y_error = bounds.bound(magnitude, p.C // p.groups * p.taps + 1, dtype, growth=growth)
+            y_error = bounds.bound(magnitude, p.C // p.groups * p.taps + 1, dtype)
         y_error = bounds.activated(p.activation, results[f"{self.op} y"], y_error, dtype)
         dx, dweight, dbias = 0.0, 0.0, 0.0
         if not exact:
             dx, dweight, dbias = backward(dy, x, weight, **self.backward_options)
             pixels = p.N * math.prod(p.out)
-            dx = bounds.bound(dx, p.K // p.groups * p.taps, dtype, growth=growth)
-            dweight = bounds.bound(dweight, pixels, dtype, growth=growth)
+            dx = bounds.bound(dx, p.K // p.groups * p.taps, dtype)
+            dweight = bounds.bound(dweight, pixels, dtype)
             dbias = bounds.bound(dbias, pixels, dtype)
         errors = {
             f"{self.op} y": y_error,
@@ -189,6 +221,23 @@ class Convolution(Case):
         }
         if kind == "special":  # promised only at the granularity of a (k, c) slice: not compared elementwise
             del errors[f"{self.op}_backward dweight"]
+        return errors
+
+    def winograd_bounds(self, inputs, results, dtype, names):
+        """Admissible errors of those results that were computed by Winograd's algorithm."""
+        p = self.problem(np.float64)
+        x, weight, dy = _magnitudes(inputs, "x", "weight", "dy")
+        bias = _magnitudes(inputs, "bias")[0] if self.bias else None
+        errors = {}
+        for name in names:
+            what = name.split()[1]
+            if what == "y":
+                errors[name] = winograd.forward(x, weight, bias, p, dtype)
+                errors[name] = bounds.activated(p.activation, results[name], errors[name], dtype)
+            elif what == "dx":
+                errors[name] = winograd.backward_input(dy, weight, None, p, dtype)
+            else:
+                errors[name] = winograd.backward_weight(dy, x, p, dtype)
         return errors
 
     def pairings(self, inputs, results):
@@ -212,6 +261,9 @@ class Transposed(Case):
         self.ndim, self.x, self.weight, self.bias = ndim, x, weight, bias
         self.channels = weight[1] * options.get("groups", 1)
         self.backward_options = {k: v for k, v in options.items() if k != "output_padding"}
+
+    directions = Convolution.directions
+    chosen = Convolution.chosen
 
     def problem(self, dtype):
         bias = _hidden(self.channels, dtype) if self.bias else None
@@ -256,6 +308,22 @@ class Transposed(Case):
         return {
             name: bounds.bound(magnitude[name], length, dtype) for name, length in zip(magnitude, lengths)
         }
+
+    def winograd_bounds(self, inputs, results, dtype, names):
+        """As for `Convolution`, of which this is the adjoint: x stands for its dy, dy for its x."""
+        p = self.problem(np.float64)
+        x, weight, dy = _magnitudes(inputs, "x", "weight", "dy")
+        bias = _magnitudes(inputs, "bias")[0] if self.bias else None
+        errors = {}
+        for name in names:
+            what = name.split()[1]
+            if what == "y":
+                errors[name] = winograd.backward_input(x, weight, bias, p, dtype)
+            elif what == "dx":
+                errors[name] = winograd.forward(dy, weight, None, p, dtype)
+            else:
+                errors[name] = winograd.backward_weight(x, dy, p, dtype)
+        return errors
 
     pairings = Convolution.pairings
 

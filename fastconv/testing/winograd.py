@@ -1,0 +1,199 @@
+"""The bound on Winograd convolution: how its transforms amplify rounding errors, element by element.
+
+Winograd's algorithm computes tiles of m outputs from m + r - 1 = 6 inputs along each axis,
+
+    y = A^T [ (G w G^T) * (B^T d B) ] A ,        summed over channels before A is applied.
+
+A stride cuts the sum into phases, each of which is a convolution of stride 1 that is computed so. The
+algorithm is exact in real numbers, but its intermediate values are larger than the result, and what they are
+off by stays when they cancel. Evaluated with the absolute values of the three matrices and of the data, the
+same formula sums the absolute values of everything that cancels: the magnitude that takes the place of
+conv(|x|, |w|) in the bound of a direct sum. It depends on where an element lies in its tile, and on its
+neighbours there.
+
+Scaling a point of G and unscaling it in B^T changes neither the algorithm nor this magnitude, so it follows
+from the interpolation points alone. The matrices are made here from the points, by Lagrange's formula, and
+not taken from the kernels that are to be judged.
+
+Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015; B. Barabasz et al.,
+"Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020.
+"""
+
+import numpy as np
+
+from . import bounds
+
+POINTS = (0.0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)  # and infinity
+TILE = len(POINTS) + 1
+
+ROUNDINGS = 32
+"""Roundings that an element of the result has gone through, besides those of the sum over channels.
+
+A transform along one axis passes a value through at most 4 for the inputs (two products with constants, two
+sums) and 4 for the outputs; the filter's through 6 (one sum more, and a constant that is rounded itself). Two
+axes: 28. Four more for the product, the bias, storing, and the reference.
+"""
+
+
+def matrices(r):
+    """(B^T, G, A^T) of the tile of `TILE` inputs for r taps: A^T [(G w) * (B^T d)] correlates d with w."""
+    m, last = TILE + 1 - r, TILE - 1
+    whole = np.poly(POINTS)[::-1]  # product of (t - p), coefficients from t^0 up
+    BT, G, AT = np.zeros((TILE, TILE)), np.zeros((TILE, r)), np.zeros((m, TILE))
+    for j, point in enumerate(POINTS):
+        others = [p for p in POINTS if p != point]
+        BT[j, :last] = np.poly(others)[::-1]
+        G[j] = point ** np.arange(r) / np.prod([point - p for p in others])
+        AT[:, j] = point ** np.arange(m)
+    BT[last], G[last, r - 1], AT[m - 1, last] = whole, 1, 1
+    return BT, G, AT
+
+
+def transforms(r):
+    """The matrices in absolute values."""
+    return tuple(np.abs(matrix) for matrix in matrices(r))
+
+
+def _tiles(plane, first, counts, m, width):
+    """(N, C, H, W) -> (N, C, th, tw, width, width): tile t, u begins at first + m * (t, u). Zeros outside."""
+    h, w = (
+        start + m * np.arange(count)[:, None] + np.arange(width) for start, count in zip(first, counts)
+    )
+    H, W = plane.shape[-2:]
+    h, w = (np.where((i >= 0) & (i < n), i, -1) for i, n in ((h, H), (w, W)))
+    plane = np.pad(plane, [(0, 0), (0, 0), (0, 1), (0, 1)])  # what index -1 selects: a zero
+    return plane[:, :, h[:, None, :, None], w[None, :, None, :]]
+
+
+def _points(matrix, tiles):
+    """Both axes of the tiles (..., a, b) transformed."""
+    return np.einsum("pa,...ab,qb->...pq", matrix, tiles, matrix, optimize=True)
+
+
+def _correlation(x, w, first, out):
+    """The sum over c of x[n, g, c] correlated with w[g, k, c]: `out` outputs, the first at `first` of x."""
+    (N, G, C), r = x.shape[:3], w.shape[-1]
+    m, counts = TILE + 1 - r, [-(-o // (TILE + 1 - r)) for o in out]
+    BT, filters, AT = transforms(r)
+    d = _points(BT, _tiles(x.reshape(N, G * C, *x.shape[3:]), first, counts, m, TILE))
+    d = d.reshape(N, G, C, *counts, TILE, TILE)
+    y = _points(AT, np.einsum("gkcpq,ngctupq->ngktupq", _points(filters, w), d))
+    y = y.transpose(0, 1, 2, 3, 5, 4, 6).reshape(N, G, w.shape[1], counts[0] * m, counts[1] * m)
+    return y[..., : out[0], : out[1]]
+
+
+def _outer(x, dy, r):
+    """The gradient with respect to w of the above, from position 0 on, and the length of its sums."""
+    (N, G, C), K = x.shape[:3], dy.shape[2]
+    m, counts = TILE + 1 - r, [-(-o // (TILE + 1 - r)) for o in dy.shape[-2:]]
+    BT, filters, AT = transforms(r)
+    d = _points(BT, _tiles(x.reshape(N, G * C, *x.shape[3:]), (0, 0), counts, m, TILE))
+    e = _points(AT.T, _tiles(dy.reshape(N, G * K, *dy.shape[3:]), (0, 0), counts, m, m))
+    d, e = d.reshape(N, G, C, *d.shape[2:]), e.reshape(N, G, K, *e.shape[2:])
+    return _points(filters.T, np.einsum("ngktupq,ngctupq->gkcpq", e, d)), N * counts[0] * counts[1]
+
+
+# ---- strides: a sum over phases, each of which is a convolution of stride 1 -----------------------------
+
+
+def _taps(p):
+    """Taps of a phase of the stride: the same along both axes."""
+    r = {-(-k // s) for k, s in zip(p.kernel[1:], p.stride[1:])}
+    if p.out[0] * p.kernel[0] * p.size[0] != 1 or len(r) > 1 or p.dilation != (1, 1, 1):
+        raise NotImplementedError(f"{p.name}: no bound for Winograd's algorithm is known here")
+    return r.pop()
+
+
+def _weight_phases(weight, p):
+    """|weight| as (G, K, C, sh, sw, r, r): tap a + s * i is tap i of phase a, zero beyond the kernel."""
+    r, (sh, sw) = _taps(p), p.stride[1:]
+    w = np.abs(weight).reshape(p.groups, p.K // p.groups, p.C // p.groups, *p.kernel[1:])
+    w = np.pad(w, [(0, 0)] * 3 + [(0, r * sh - p.kernel[1]), (0, r * sw - p.kernel[2])])
+    return w.reshape(*w.shape[:3], r, sh, r, sw).transpose(0, 1, 2, 4, 6, 3, 5)
+
+
+def _source(position, size, mode):
+    """The element that stands at each position of a padded axis, -1 for a zero."""
+    if mode == "replicate":
+        return np.clip(position, 0, size - 1)
+    if mode == "circular":
+        return position % size
+    if mode == "reflect":
+        position = position % max(2 * (size - 1), 1)
+        return np.minimum(position, max(2 * (size - 1), 1) - position) if size > 1 else 0 * position
+    return np.where((position >= 0) & (position < size), position, -1)
+
+
+def _source_phases(x, p):
+    """|x| as (N, G, C * sh * sw, rows, columns): row i of phase a stands at a + s * i - pad_low.
+
+    As far as whole tiles reach, which is beyond what the outputs need.
+    """
+    r = _taps(p)
+    m = TILE + 1 - r
+    index = []
+    for a in (1, 2):
+        reach = -(-p.out[a] // m) * m + r - 1
+        position = np.arange(p.stride[a])[:, None] + p.stride[a] * np.arange(reach) - p.pad_low[a]
+        index.append(_source(position, p.size[a], p.padding_mode))
+    x = np.abs(x).reshape(p.N, p.groups, p.C // p.groups, *p.size[1:])
+    x = np.pad(x, [(0, 0)] * 3 + [(0, 1), (0, 1)])  # what index -1 selects: a zero
+    x = x[:, :, :, index[0][:, None, :, None], index[1][None, :, None, :]]
+    return x.reshape(p.N, p.groups, p.C // p.groups * p.stride[1] * p.stride[2], *x.shape[-2:])
+
+
+# ---- the three directions -------------------------------------------------------------------------------
+
+
+def bound(magnitude, length, dtype):
+    """|error| of a result of Winograd's algorithm, `length` products summed between the transforms.
+
+    THE bound, for a sum that is longer by the roundings of the transforms: their errors are as independent as
+    those of the sum, each at most eps / 2 of what the magnitude adds up, and so part of the same random walk.
+    """
+    return bounds.bound(magnitude, length + ROUNDINGS, dtype)
+
+
+def forward(x, weight, bias, p, dtype):
+    """|error| of y, in its shape, before its activation; x, weight, bias: float64; p: the problem."""
+    w = _weight_phases(weight, p)
+    w = w.reshape(*w.shape[:2], -1, *w.shape[-2:])
+    y = _correlation(_source_phases(x, p), w, (0, 0), p.out[1:])
+    if bias is not None:
+        y = y + np.abs(bias).reshape(1, p.groups, -1, 1, 1)
+    return bound(y, w.shape[2], dtype).reshape(p.y_shape)
+
+
+def backward_input(dy, weight, bias, p, dtype):
+    """|error| of dx, in its shape (or of the y of a transposed convolution, bias added)."""
+    if p.padding_mode != "zeros":
+        raise NotImplementedError(f"{p.name}: no bound for Winograd's algorithm is known here")
+    r, low = _taps(p), p.pad_low[1:]
+    w = _weight_phases(weight, p)[..., ::-1, ::-1].swapaxes(1, 2)
+    dy = np.abs(dy).reshape(p.N, p.groups, p.K // p.groups, *p.out[1:])
+    dx = np.zeros((p.N, p.groups, p.C // p.groups, *p.size[1:]))
+    # position i of dx is row (i + low) // s of phase (i + low) % s; tiles begin at the row of position 0
+    begin = [lo // s for lo, s in zip(low, p.stride[1:])]
+    rows = [(n - 1 + lo) // s - b + 1 for n, lo, s, b in zip(p.size[1:], low, p.stride[1:], begin)]
+    for phase in np.ndindex(*p.stride[1:]):
+        part = _correlation(dy, w[:, :, :, phase[0], phase[1]], [b - r + 1 for b in begin], rows)
+        to, of = [], []
+        for a, s, b, lo, n, count in zip(phase, p.stride[1:], begin, low, p.size[1:], rows):
+            position = a + s * (b + np.arange(count)) - lo
+            inside = (position >= 0) & (position < n)
+            to.append(position[inside])
+            of.append(np.flatnonzero(inside))
+        dx[:, :, :, to[0][:, None], to[1]] = part[:, :, :, of[0][:, None], of[1]]
+    if bias is not None:
+        dx = dx + np.abs(bias).reshape(1, p.groups, -1, 1, 1)
+    return bound(dx, p.K // p.groups, dtype).reshape(p.x_shape)
+
+
+def backward_weight(dy, x, p, dtype):
+    """|error| of dweight, in its shape."""
+    r, (sh, sw) = _taps(p), p.stride[1:]
+    dy = np.abs(dy).reshape(p.N, p.groups, p.K // p.groups, *p.out[1:])
+    dw, length = _outer(_source_phases(x, p), dy, r)
+    dw = dw.reshape(*dw.shape[:2], p.C // p.groups, sh, sw, r, r).transpose(0, 1, 2, 5, 3, 6, 4)
+    dw = dw.reshape(*dw.shape[:3], r * sh, r * sw)[..., : p.kernel[1], : p.kernel[2]]
+    return bound(dw, length, dtype).reshape(p.weight_shape)

@@ -1,0 +1,122 @@
+"""Every compiled function against the reference: case x dtype x kind of inputs x ISA level x algorithm.
+
+Cases come from `fastconv.testing.cases()` and nowhere else. Exact on integers, within the derived bound on
+reals, NaN and infinities where the reference has them. Every input ends (or begins) at a page that must not
+be touched, results and scratch start as NaN. The summary line of the run counts the cases.
+"""
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv import testing
+from fastconv._cpu import isa
+from fastconv._problem import ConvProblem
+from fastconv.testing import winograd
+from fastconv.testing.operations import Convolution, Transposed
+
+LEVELS = isa.levels()
+CASES = testing.cases()
+SIDES = {"exact": "end", "real": "start", "special": "end"}  # where the forbidden page is
+
+
+def ids(value):
+    return value.name() if isinstance(value, testing.Case) else None
+
+
+def algorithms(case):
+    """The names that can be asked for in a case's calls, "auto" first."""
+    if not isinstance(case, Convolution):
+        return ("auto",)
+    named = [name for direction in directions(case) for name in fc.algorithms(direction)]
+    return ("auto", *dict.fromkeys(named))
+
+
+def directions(case):
+    return [direction.format(case.op) for direction in case.directions.values()]
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_case(case, poison, tally):
+    for dtype in testing.DTYPES:
+        for kind in case.kinds:
+            for level in LEVELS:
+                for algorithm in algorithms(case):
+                    threads = 2 if kind == "real" and algorithm == "auto" else 1  # all counts: test_promises
+                    with isa.use(level), fc.num_threads(threads), np.errstate(all="raise"):
+                        ratios = testing.check(
+                            fc, case, dtype, kind, algorithm, place=lambda a: testing.guarded(a, SIDES[kind])
+                        )
+                    if ratios:
+                        tally[level] += 1
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_the_bound_on_winograd_is_made_of_its_algorithm(mode, monkeypatch):
+    """With signed transforms instead of their absolute values, the magnitude is the convolution itself."""
+    monkeypatch.setattr(winograd, "transforms", winograd.matrices)
+    monkeypatch.setattr(winograd, "bound", lambda magnitude, length, dtype: magnitude)
+    rng = np.random.default_rng(0)
+    for stride, kernel, padding in (
+        (1, 2, 1), (1, 3, ((0, 1), (2, 1))), (1, 4, 0), (1, 5, 4), (2, 3, 1), (2, 7, ((3, 2), (0, 3))),
+        ((1, 2), (5, 9), 2), (3, 7, 5), (4, 11, 2),
+    ):  # fmt: skip
+        x, bias = rng.random((2, 4, 14, 17)), rng.random(6)
+        weight = rng.random((6, 2, *np.broadcast_to(kernel, 2)))
+        options = dict(stride=stride, padding=padding, groups=2, padding_mode=mode)
+        y = fc.reference.conv2d(x, weight, bias, **options)
+        dy = rng.random(y.shape)
+        dx, dweight, _ = fc.reference.conv2d_backward(dy, x, weight, **options)
+        problem = ConvProblem.of(x, weight, bias, **options, ndim=2, op="conv2d")
+        rounding = testing.bound(1e6, 1000, np.float64)  # float64 through transforms; the sums are below 1e3
+        testing.compare(winograd.forward(x, weight, bias, problem, np.float64), y, rounding)
+        testing.compare(winograd.backward_weight(dy, x, problem, np.float64), dweight, rounding)
+        if mode == "zeros":
+            testing.compare(winograd.backward_input(dy, weight, None, problem, np.float64), dx, rounding)
+
+
+@pytest.mark.parametrize("fault", [0.001, 1.0])
+def test_the_bound_on_winograd_shows_faults(fault):
+    """A weight that is 0.1 % wrong, or missing, is beyond the bound."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((1, 8, 12, 12)), rng.standard_normal((3, 8, 3, 3))
+    problem = ConvProblem.of(x, weight, ndim=2, op="conv2d")
+    wrong = weight.copy()
+    wrong[1, 2, 0, 1] *= 1 - fault
+    limit = winograd.forward(x, weight, None, problem, np.float32)
+    assert testing.worst(fc.reference.conv2d(x, wrong), fc.reference.conv2d(x, weight), limit) > 1
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_gradients(level):
+    with isa.use(level):
+        for op, f, x, dy in testing.gradients(fc):
+            report = fc.check_gradient(f, x, dy)
+            assert report.ok, (op, report)
+
+
+CONVOLUTIONS = [case for case in CASES if isinstance(case, (Convolution, Transposed))]
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=ids)
+def test_a_refusal_has_a_reason(case):
+    """A named algorithm runs or raises UnsupportedError with the reason that plan() tells."""
+    for dtype in testing.DTYPES:
+        hidden = testing.operations._hidden
+        bias = hidden(case.channels, dtype) if case.bias else None
+        arrays = hidden(case.x, dtype), hidden(case.weight, dtype), bias
+        for direction in directions(case):
+            plan = fc.plan(direction, *arrays, **case.options)
+            names = fc.algorithms(direction)
+            assert plan.refused.keys() >= set(names[: names.index(plan.algorithm)])
+            assert plan.algorithm not in plan.refused
+            assert all(isinstance(reason, str) and reason for reason in plan.refused.values())
+            if isinstance(case, Transposed):
+                continue
+            for name in names:
+                try:
+                    named = fc.plan(direction, *arrays, **case.options, algorithm=name)
+                except fc.UnsupportedError as refusal:
+                    assert plan.refused[name] in str(refusal) and name in str(refusal)
+                else:
+                    assert named.algorithm == name
