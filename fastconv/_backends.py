@@ -74,6 +74,7 @@ class _Traced:
 
     def __init__(self, backend):
         self._backend = backend
+        self._where = {} if backend.__name__ == "fastconv._cpu" else {"isa": "numpy", "threads": 1}
 
     def __getattr__(self, name):
         function = getattr(self._backend, name)
@@ -85,7 +86,8 @@ class _Traced:
             label, direction, algorithm, flops = self._describe(name, args)
             start = time.perf_counter()
             result = function(*args)
-            _config.report(label, direction, algorithm, time.perf_counter() - start, flops)
+            seconds = time.perf_counter() - start
+            _config.report(label, direction, algorithm, seconds, flops, **self._where)
             return result
 
         setattr(self, name, timed)

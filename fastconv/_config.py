@@ -117,16 +117,17 @@ class precision(_Setting):
 VERBOSE = os.environ.get("FASTCONV_VERBOSE", "").strip() not in ("", "0")
 
 
-def report(op_name, direction, algorithm, seconds, flops):
+def report(op_name, direction, algorithm, seconds, flops, isa=None, threads=None):
     """One line on standard error: problem, direction, algorithm, ISA, threads, ms, GFLOP/s.
 
     `op_name` is a problem's name, or an operation with the shape it worked on; a flops of 0 leaves the rate
-    out. Callers ask `VERBOSE` first, so that nothing is paid when it is off.
+    out; `isa` and `threads` are those of the compiled backend unless given. Callers ask `VERBOSE` first, so
+    that nothing is paid when it is off.
     """
     rate = f", {flops / seconds / 1e9:.1f} GFLOP/s" if flops and seconds > 0 else ""
-    threads = get_num_threads()
+    threads = threads or get_num_threads()
     line = (
-        f"fastconv: {op_name}, {direction}, {algorithm}, {active_isa() or 'no ISA'},"
+        f"fastconv: {op_name}, {direction}, {algorithm}, {isa or active_isa()},"
         f" {threads} thread{'s' * (threads > 1)}, {seconds * 1e3:.3f} ms{rate}\n"
     )
     sys.stderr.write(line)  # one write, so that lines of several threads do not mix

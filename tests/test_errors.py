@@ -1,11 +1,7 @@
 """Errors of the contract: kind, and operation, value, rule in the message. Nothing else leaves it."""
 
 import inspect
-import os
 import pickle
-import subprocess
-import sys
-import threading
 from decimal import Decimal
 from fractions import Fraction
 
@@ -578,42 +574,3 @@ def test_junk(op):
             except (ValueError, TypeError, fc.UnsupportedError, fc.DeviceError) as error:
                 assert type(error) in (ValueError, TypeError, fc.UnsupportedError, fc.DeviceError)
                 assert str(error)
-
-
-# -- environment ---------------------------------------------------------------------------------------------
-
-
-def threads_under(**environ):
-    keep = {k: v for k, v in os.environ.items() if k not in ("FASTCONV_NUM_THREADS", "OMP_NUM_THREADS")}
-    code = "import fastconv as fc; print(fc.get_num_threads())"
-    return subprocess.run(
-        [sys.executable, "-c", code], env={**keep, **environ}, capture_output=True, text=True, check=False
-    )
-
-
-def test_threads_from_the_environment():
-    assert threads_under(FASTCONV_NUM_THREADS="3", OMP_NUM_THREADS="5").stdout == "3\n"
-    assert threads_under(OMP_NUM_THREADS="5,2").stdout == "5\n"
-    assert threads_under(OMP_NUM_THREADS="many").stdout == f"{len(os.sched_getaffinity(0))}\n"
-    for bad in ("0", "-1", "two", "1.5", "9" * 30):
-        result = threads_under(FASTCONV_NUM_THREADS=bad)
-        assert (
-            f"ValueError: FASTCONV_NUM_THREADS='{bad}', need an integer between 1 and 1024" in result.stderr
-        )
-
-
-def test_settings_are_restored():
-    before = fc.get_num_threads(), fc.get_precision()
-    with fc.num_threads(3) as outer, fc.precision("strict"):
-        assert (fc.get_num_threads(), fc.get_precision()) == (3, "strict")
-        with fc.num_threads(2), outer:
-            assert fc.get_num_threads() == 3
-        seen = []
-        thread = threading.Thread(target=lambda: seen.append(fc.get_num_threads()))  # process-wide
-        thread.start()
-        thread.join()
-        assert seen == [3]
-    assert (fc.get_num_threads(), fc.get_precision()) == before
-    with pytest.raises(KeyError), fc.num_threads(4):
-        raise KeyError
-    assert fc.get_num_threads() == before[0]

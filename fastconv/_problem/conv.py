@@ -132,8 +132,12 @@ class ConvProblem:
         activation=None, *, ndim, op,
     ):  # fmt: skip
         """The problem of ``conv{n}d(x, weight, bias, ...)``; raises TypeError and ValueError for all."""
-        if not (type(x) is ndarray and type(weight) is ndarray and (bias is None or type(bias) is ndarray)):
+        if type(x) is type(weight) is ndarray and (bias is None or type(bias) is ndarray):
+            shape, char, w_shape, w_char = x.shape, x.dtype.char, weight.shape, weight.dtype.char
+            b_shape, b_char = (None, None) if bias is None else (bias.shape, bias.dtype.char)
+        else:
             x, weight, bias = _arrays(op, x, weight, bias)
+            (shape, char), (w_shape, w_char), (b_shape, b_char) = key(x), key(weight), key(bias)
         if type(stride) is not int:
             stride = arguments.canonical(op, "stride", stride)
         if type(padding) is not int:
@@ -147,7 +151,7 @@ class ConvProblem:
         if activation is not None and type(activation) is not str:
             activation = arguments.word(op, "activation", activation, ACTIVATIONS)
         return _conv(
-            op, ndim, *key(x), *key(weight), *key(bias),
+            op, ndim, shape, char, w_shape, w_char, b_shape, b_char,
             stride, padding, dilation, groups, padding_mode, activation,
         )  # fmt: skip
 

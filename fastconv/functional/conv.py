@@ -88,7 +88,8 @@ def _forward(ndim, op, x, weight, bias, options, algorithm, out):
     backend = backend_of(op, x, weight, bias)
     if type(algorithm) is not str or algorithm != "auto":
         _must_run(backend, op, problem, algorithm)
-    x, weight, bias = _plain(x), _plain(weight), _plain(bias)
+    if not (type(x) is type(weight) is ndarray and (bias is None or type(bias) is ndarray)):
+        x, weight, bias = _plain(x), _plain(weight), _plain(bias)
     if out is None:
         return backend.conv_forward(x, weight, bias, problem, algorithm, None)
     inputs = (("x", x), ("weight", weight), ("bias", bias))
