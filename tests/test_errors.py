@@ -1,6 +1,7 @@
 """Errors of the contract: kind, and operation, value, rule in the message. Nothing else leaves it."""
 
 import inspect
+import itertools
 import pickle
 from decimal import Decimal
 from fractions import Fraction
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
+from fastconv import _backends
 
 
 def f4(*shape):
@@ -446,6 +448,38 @@ def test_unsupported():
     assert issubclass(fc.UnsupportedError, NotImplementedError) and issubclass(fc.DeviceError, RuntimeError)
     for error in (fc.UnsupportedError("a"), fc.DeviceError("b")):
         assert repr(pickle.loads(pickle.dumps(error))) == repr(error)
+
+
+def test_a_named_algorithm_is_never_replaced():
+    x, weight, dy = f4(1, 4, 9, 9), f4(4, 4, 1, 1), f4(1, 4, 9, 9)
+    with pytest.raises(fc.UnsupportedError, match="conv2d: algorithm 'winograd' "):
+        fc.conv2d(x, weight, algorithm="winograd")
+    with pytest.raises(fc.UnsupportedError, match="conv2d: algorithm 'winograd' "):
+        fc.plan("conv2d", x, weight, algorithm="winograd")
+    with pytest.raises(fc.UnsupportedError, match="conv2d.*: algorithm 'winograd' "):
+        fc.conv2d_backward(dy, x, weight, algorithm="winograd")
+
+
+@pytest.mark.parametrize("mask", list(itertools.product((True, False), repeat=3)))
+def test_a_named_algorithm_is_valid_for_every_gradient_before_any_is_computed(mask, monkeypatch):
+    computed = []
+
+    class Backend:  # one that cannot do weight gradients by "half"
+        def plan(direction, problem, algorithm):
+            if direction.endswith("_weight"):
+                raise fc.UnsupportedError(f"{direction}: no")
+
+        conv_backward_input = conv_backward_weight = channel_sum = lambda *arguments: computed.append(
+            arguments
+        )
+
+    monkeypatch.setattr(_backends, "_host", Backend)
+    if mask[1]:
+        with pytest.raises(fc.UnsupportedError, match="conv2d_backward_weight: no"):
+            fc.conv2d_backward(DY, X, W, output_mask=mask, algorithm="half")
+    else:
+        fc.conv2d_backward(DY, X, W, output_mask=mask, algorithm="half")
+    assert len(computed) == (0 if mask[1] else sum(mask))
 
 
 class OnDevice:
