@@ -419,13 +419,13 @@ cdef void outer_task(real *sums, Outer *o, char *memory, ix part, ix g, ix row_b
         fc_block_make(&block, &o.grid, id, o.staged, o.sizes[0], o.sizes[1], o.strides[0], o.strides[1], o.strides[2])
         fc_block_make(&dy_block, &o.grid, id, o.dy_staged, o.dy_sizes[0], o.dy_sizes[1], o.dy_strides[0], o.dy_strides[1], o.dy_strides[2])
         pack_patches(patches, row_groups * vl * vl, strip, &o.dy, g * o.rows, o.unit, &o.grid, &dy_block, o.dy_offset, &o.zero, 1,
-                     first_row, first_row + rows, 0)
+                     first_row, first_row + rows, lanes)
         if real is float:
             transpose_f32(A, span, patches, row_groups * vl * vl, rows, block.vectors)
         else:
             transpose_f64(A, span, patches, row_groups * vl * vl, rows, block.vectors)
         pack_patches(patches, column_groups * vl * vl, strip, &o.source, g * o.channels, o.axis, &o.grid, &block, o.row_offset, o.tap_offset, o.taps,
-                     first, first + columns, 0)
+                     first, first + columns, lanes if o.taps == 1 else 0)
         if real is float:
             transpose_f32(B, span, patches, column_groups * vl * vl, columns, block.vectors)
         else:
