@@ -1,4 +1,4 @@
-"""The fully connected layer: three matrix products on the register tile of convolution. Arguments are already valid.
+"""The fully connected layer: forward as products of rows with rows, its gradients on the register tile of convolution. Arguments are already valid.
 
 Rows of x and dy are samples; every element is summed in an order that depends on the length of its own sum alone, so a sample's result does not depend on its batch.
 """
@@ -25,7 +25,10 @@ def _product(a, b, bias, dtype):
 def linear(x, weight, bias):
     dtype = weight.dtype.newbyteorder("=")
     bias = None if bias is None else np.ascontiguousarray(bias, dtype)
-    return _product(_rows(x), weight.T, bias, dtype).reshape(*x.shape[:-1], weight.shape[0])
+    rows = _rows(x)
+    y = np.empty((len(rows), len(weight)), dtype)
+    isa.active().linear(rows, weight, bias, y, _config.get_num_threads())
+    return y.reshape(*x.shape[:-1], len(weight))
 
 
 def linear_backward(dy, x, weight, output_mask):

@@ -3,6 +3,7 @@
 #include "view.h"
 #include "lanes.h"
 #include "gemm.h"
+#include "dot.h"
 #include "pack.h"
 #include "vmath.h"
 #include "elementwise.h"

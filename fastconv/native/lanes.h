@@ -91,6 +91,19 @@ INLINE V NAME(zip)(V a, V b, const int high)
 }
 #endif
 
+/* Lanes of a (index below VL) and b. */
+#if defined(__clang__)
+INLINE V NAME(shuffle)(V a, V b, M mask)
+{
+    V r;
+    for (int i = 0; i < VL; i++) r[i] = mask[i] < VL ? a[mask[i]] : b[mask[i] - VL];
+    return r;
+}
+#else
+#define shuffle_f32(a, b, mask) __builtin_shuffle(a, b, mask)
+#define shuffle_f64(a, b, mask) __builtin_shuffle(a, b, mask)
+#endif
+
 INLINE V NAME(vsqrt)(V x)
 {
 #if VBYTES == 64 && REAL_BYTES == 4

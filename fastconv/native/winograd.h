@@ -35,19 +35,6 @@ static inline fc_tile_run fc_tile_row(const fc_tiles *g, ix p, ix last)
 }
 #endif
 
-/* Lanes of a (index below VL) and b. */
-#if defined(__clang__)
-INLINE V NAME(shuffle)(V a, V b, M mask)
-{
-    V r;
-    for (int i = 0; i < VL; i++) r[i] = mask[i] < VL ? a[mask[i]] : b[mask[i] - VL];
-    return r;
-}
-#else
-#define shuffle_f32(a, b, mask) __builtin_shuffle(a, b, mask)
-#define shuffle_f64(a, b, mask) __builtin_shuffle(a, b, mask)
-#endif
-
 /* B^T d: six inputs to six points. */
 INLINE void NAME(wino_input_points)(const V *d, V *t)
 {
