@@ -60,7 +60,11 @@ cdef struct Winograd:
     ix y_channel
     int activation
     # derived; virtual rows and channels are (row, phase) and (channel, phase)
-    ix virtual_rows, virtual_channels, panels, block, super, u_plane, v_plane, m_plane
+    ix virtual_rows, virtual_channels, panels, block, super, u_plane, v_plane, m_plane, task_size
+
+
+cdef inline ix smaller(ix a, ix b) noexcept nogil:
+    return a if a < b else b
 
 
 cdef inline ix unaliased(ix elements) noexcept nogil:
@@ -87,16 +91,17 @@ cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thre
         task = POINTS * w.m_plane + 5 * row
     if WINO_PACK * w.r * w.r * mr > task:
         task = WINO_PACK * w.r * w.r * mr
-    per_thread[0] = <size_t> padded(task + 16) * sizeof(real)
+    w.task_size = padded(task + 16)
+    per_thread[0] = <size_t> (w.task_size + POINTS * unaliased(w.virtual_channels * mr)) * sizeof(real)
 
 
-cdef void winograd_filters(real *U, Winograd *w, ix g, ix panel, real *packed) noexcept nogil:
-    """One panel of MR filters of one phase: packed and transformed a few channels at a time. Panels are numbered (phase of the rows, rows)."""
+cdef void winograd_filters(real *U, ix plane, Winograd *w, ix g, ix panel, real *packed) noexcept nogil:
+    """One panel of MR filters of one phase -> U[point][virtual channel][MR], points `plane` apart; packed and transformed a few channels at a time.
+    Panels are numbered (phase of the rows, rows)."""
     cdef ix mr = tile_mr(U), per_phase = w.panels // w.row_phases.count, first = panel % per_phase * mr, taps = w.r * w.r, phase, c, n
     cdef ix rows = w.rows - first if w.rows - first < mr else mr
     cdef const char *data = w.weight + g * w.w_group + first * w.w_row
     cdef const ix *table
-    U += panel * w.virtual_channels * mr
     for phase in range(w.source_phases.count):
         table = (w.row_phases.taps + panel // per_phase * taps) if w.row_phases.taps != NULL else w.source_phases.taps + phase * taps
         c = 0
@@ -104,10 +109,10 @@ cdef void winograd_filters(real *U, Winograd *w, ix g, ix panel, real *packed) n
             n = w.channels - c if w.channels - c < WINO_PACK else WINO_PACK
             if real is float:
                 pack_weights_f32(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, table, taps, w.w_swap)
-                wino_filter_f32(U + (phase * w.channels + c) * mr, w.u_plane, packed, n, w.r)
+                wino_filter_f32(U + (phase * w.channels + c) * mr, plane, packed, n, w.r)
             else:
                 pack_weights_f64(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, table, taps, w.w_swap)
-                wino_filter_f64(U + (phase * w.channels + c) * mr, w.u_plane, packed, n, w.r)
+                wino_filter_f64(U + (phase * w.channels + c) * mr, plane, packed, n, w.r)
             c += n
 
 
@@ -127,8 +132,9 @@ cdef void winograd_input(real *V, Winograd *w, ix g, ix first, ix p, ix last, ix
         c += 1
 
 
-cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, const real *V, ix first, ix p, ix last, ix panel, ix last_panel, real *scratch) noexcept nogil:
-    """Tiles [p, last) of panels [panel, last_panel): 36 products, then the output transform."""
+cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, ix plane, ix ahead, const real *V, ix first, ix p, ix last, ix panel, ix last_panel,
+                            real *scratch) noexcept nogil:
+    """Tiles [p, last) of panels [panel, last_panel): 36 products, then the output transform. U is that of the first panel; `ahead` leads to what is multiplied next."""
     cdef ix vl = vector_lanes(y), mr = tile_mr(y), vectors = ceil_div(last - p, vl), stream = w.virtual_channels * vl, per_phase = w.panels // w.row_phases.count
     cdef ix point, u, j, nv, rows, row, phase, k
     cdef real *strip = scratch + POINTS * w.m_plane
@@ -142,16 +148,16 @@ cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, const rea
         B = V + point * w.v_plane
         for u in range(panel, last_panel):
             rows = smaller(w.rows - u % per_phase * mr, mr)
-            A = U + point * w.u_plane + u * w.virtual_channels * mr
+            A = U + point * plane + (u - panel) * w.virtual_channels * mr
             Mp = scratch + point * w.m_plane + (u - panel) * mr * w.block
             j = 0
             while j < vectors:
                 if real is float:
                     nv = tile_width_f32(vectors - j)
-                    tile_f32(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, w.virtual_channels * mr)
+                    tile_f32(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, ahead)
                 else:
                     nv = tile_width_f64(vectors - j)
-                    tile_f64(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, w.virtual_channels * mr)
+                    tile_f64(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, ahead)
                 j += nv
     f.channels, f.channel_stride, f.swap, f.r = w.channels, w.w_channel, w.w_swap, w.r
     f.phases, f.h0, f.w0 = w.source_phases.count, w.source_phases.h, w.source_phases.w
@@ -169,9 +175,18 @@ cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, const rea
                                 w.activation, &w.source, source, &f, &w.tiles, w.row_phases.h[phase], w.row_phases.w[phase], p, last)
 
 
+cdef void winograd_panel(real *y, Winograd *w, ix g, const real *V, ix tiles, ix panel, real *scratch) noexcept nogil:
+    """All tiles of one panel, whose filters are transformed on the spot."""
+    cdef ix plane = unaliased(w.virtual_channels * tile_mr(y))
+    cdef real *U = scratch + w.task_size
+    winograd_filters(U, plane, w, g, panel, scratch)
+    winograd_products(y, w, g, U, plane, plane, V, 0, 0, tiles, panel, panel + 1, scratch)
+
+
 cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     cdef size_t shared, per_thread
     cdef ix mr = tile_mr(y), vl = vector_lanes(y), tiles = w.samples * w.tiles.th * w.tiles.tw, g, first, count, task, blocks, block, parts
+    cdef bint once
     cdef char *memory
     cdef real *U
     cdef real *V
@@ -179,14 +194,16 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
         return 0
     plan_winograd(y, w, &shared, &per_thread)
     memory = <char *> take_scratch(shared + threads * per_thread)
-    U = <real *> memory
-    V = U + POINTS * w.u_plane
+    V = <real *> memory
+    U = V + POINTS * w.v_plane
+    once = tiles <= w.block  # every filter meets one block of tiles: its transform need not leave the thread's own cache
     for g in range(w.groups):
-        for task in prange(w.panels, num_threads=threads, schedule="static"):
-            winograd_filters(U, w, g, task, <real *> (memory + shared + threadid() * per_thread))
+        if not once:
+            for task in prange(w.panels, num_threads=threads, schedule="static"):
+                winograd_filters(U + task * w.virtual_channels * mr, w.u_plane, w, g, task, <real *> (memory + shared + threadid() * per_thread))
         first = 0
         while first < tiles:
-            count = tiles - first if tiles - first < w.super else w.super
+            count = smaller(tiles - first, w.super)
             blocks = ceil_div(count, w.block)
             block = ceil_div(ceil_div(count, blocks), vl) * vl  # equal blocks
             parts = ceil_div(w.virtual_channels, WINO_CHANNELS)
@@ -194,18 +211,19 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
                 winograd_input(V, w, g, first, first + task // parts * block, smaller(first + (task // parts + 1) * block, first + count),
                                task % parts * WINO_CHANNELS, smaller((task % parts + 1) * WINO_CHANNELS, w.virtual_channels),
                                <real *> (memory + shared + threadid() * per_thread))
-            parts = ceil_div(w.panels, WINO_ROWS // mr)
-            for task in prange(blocks * parts, num_threads=threads, schedule="dynamic"):
-                winograd_products(y, w, g, U, V, first, first + task // parts * block, smaller(first + (task // parts + 1) * block, first + count),
-                                  task % parts * (WINO_ROWS // mr), smaller((task % parts + 1) * (WINO_ROWS // mr), w.panels),
-                                  <real *> (memory + shared + threadid() * per_thread))
+            if once:
+                for task in prange(w.panels, num_threads=threads, schedule="dynamic"):
+                    winograd_panel(y, w, g, V, count, task, <real *> (memory + shared + threadid() * per_thread))
+            else:
+                parts = ceil_div(w.panels, WINO_ROWS // mr)
+                for task in prange(blocks * parts, num_threads=threads, schedule="dynamic"):
+                    winograd_products(y, w, g, U + task % parts * WINO_ROWS * w.virtual_channels, w.u_plane, w.virtual_channels * mr, V, first,
+                                      first + task // parts * block, smaller(first + (task // parts + 1) * block, first + count),
+                                      task % parts * (WINO_ROWS // mr), smaller((task % parts + 1) * (WINO_ROWS // mr), w.panels),
+                                      <real *> (memory + shared + threadid() * per_thread))
             first += count
     fc_scratch_give(memory)
     return 0
-
-
-cdef inline ix smaller(ix a, ix b) noexcept nogil:
-    return a if a < b else b
 
 
 cdef void no_phases(Phases *f, Tables t) noexcept:
