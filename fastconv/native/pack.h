@@ -11,7 +11,14 @@
 static void NAME(copy_every)(REAL *dst, const char *src, ix count, ix step, ix stride, int swap)
 {
     ix i = 0;
-    if (stride == (ix)sizeof(REAL) && !swap && (uintptr_t)src % sizeof(REAL) == 0 && (step == 2 || step == 4)) {
+    const int plain = stride == (ix)sizeof(REAL) && !swap && (uintptr_t)src % sizeof(REAL) == 0;
+    if (plain && step == 1 && count >= VL) { /* rows are short: a call of memcpy would cost as much as the copy; the last vector overlaps its neighbour */
+        const REAL *p = (const REAL *)src;
+        for (; i + VL <= count; i += VL) STORE(dst + i, LOAD(p + i));
+        STORE(dst + count - VL, LOAD(p + count - VL));
+        return;
+    }
+    if (plain && (step == 2 || step == 4)) {
         const REAL *p = (const REAL *)src;
         for (; i + VL < count; i += VL) {
             const REAL *q = p + i * step;
