@@ -22,6 +22,8 @@ ctypedef Py_ssize_t ix
 
 include "kernels/view.pxi"
 include "kernels/runtime.pxi"
+include "kernels/correlate.pxi"
+include "kernels/outer.pxi"
 include "kernels/conv.pxi"
 include "kernels/columns.pxi"
 include "kernels/winograd.pxi"
