@@ -81,6 +81,17 @@ def _parser():
     command.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
     command.add_argument("--quiet", action="store_true", help="no progress on standard error")
     command.set_defaults(run=_train)
+
+    from .bench import command as bench
+
+    command = commands.add_parser(
+        "bench",
+        help="fastconv and other libraries side by side",
+        description="Measure layers by fastconv and by other libraries that are installed; each is checked"
+        " against float64 before it is timed. Ratios are a peer's time over fastconv's.",
+    )
+    bench.add_options(command)
+    command.set_defaults(run=lambda options: OK if bench.run(options) else FAILED)
     return parser
 
 
@@ -104,9 +115,10 @@ def _info(arguments):
     from importlib import metadata
 
     from . import show_config
+    from .bench.report import processor
 
     facts = show_config("dicts")
-    facts["processor"] = _processor()
+    facts["processor"] = processor()
     try:
         from ._cpu import isa
     except ImportError as error:
@@ -132,17 +144,6 @@ def _shown(value):
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else str(value)
-
-
-def _processor():
-    """The processor's name, as far as the system tells."""
-    import platform
-
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 # -- check ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,42 @@
+"""The benchmark: fastconv and its peers side by side on real layers, checked before they are timed.
+
+    from fastconv import bench
+    report = bench.run(bench.select(["core"]), implementations=["fastconv", "torch"])
+    print(bench.table(report)); bench.save(report, "now.json"); bench.write_html(report, "now.html")
+
+The same from the command line: ``fastconv bench --layers core --json now.json --html now.html``. What a
+report holds is told by `bench.SCHEMA`. Rooms: problems (what is measured), expected (what is right), peers
+(who measures up), worker (their processes), timing (turns and clocks), peak (the machine's ceilings),
+report (numbers and tables), sweep (costs over sizes, regret of the choice), html (the page).
+"""
+
+import importlib
+
+_HOMES = {
+    "compare": "report",
+    "comparison_table": "report",
+    "load": "report",
+    "save": "report",
+    "summary": "report",
+    "table": "report",
+    "SCHEMA": "report",
+    "parse": "problems",
+    "select": "problems",
+    "groups": "problems",
+    "run": "timing",
+    "regret": "sweep",
+    "sweeps": "sweep",
+    "write_html": "html",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,154 @@
+"""``fastconv bench``: its options, and what they ask of the other rooms."""
+
+import sys
+from pathlib import Path
+
+DIRECTIONS = ("forward", "backward_input", "backward_weight", "backward", "loss")
+
+
+def add_options(parser):
+    """Declare the options of the command on an argparse parser."""
+    what = parser.add_argument_group("what to measure")
+    what.add_argument(
+        "--layers", nargs="+", metavar="WORD",
+        help="groups, labels (see --list) or one-line names, such as conv2d:n8c64h56w56k64r3s3_st1p1d1g1_f32"
+        " (default: core, twenty layers of well-known networks)",
+    )  # fmt: skip
+    what.add_argument("--directions", nargs="+", choices=DIRECTIONS, metavar="D", help=", ".join(DIRECTIONS))
+    what.add_argument(
+        "--implementations", nargs="+", metavar="I", help="names (see --list), or all; fastconv is always among them"
+    )  # fmt: skip
+    what.add_argument("--threads", nargs="+", type=_positive, metavar="N", help="(default: 1, and all cores)")
+    what.add_argument(
+        "--allocator", choices=("warm", "as_called", "both"), default="warm",
+        help="warm: the C library keeps freed memory, for everybody, so that kernels are compared (default);"
+        " as_called: its defaults",
+    )  # fmt: skip
+    what.add_argument(
+        "--isa", choices=("baseline", "avx2", "avx512"), help="cap of the instructions, for PyTorch too"
+    )
+    what.add_argument(
+        "--seconds", type=float, metavar="S", help="for each implementation and cell (default: 0.5)"
+    )
+    what.add_argument("--quick", action="store_true", help="a minute: small layers, one thread, short bursts")
+    more = parser.add_argument_group("further measurements")
+    more.add_argument(
+        "--sweeps", nargs="*", metavar="AXIS", help="cost against batch, channels, size, ... (all, or some)"
+    )
+    more.add_argument(
+        "--regret", action="store_true", help='what "auto" loses to the best algorithm, instead of layers'
+    )
+    more.add_argument(
+        "--count", type=_positive, default=60, help="random shapes of --regret (default: %(default)s)"
+    )
+    more.add_argument("--seed", type=int, default=0, help="of --regret (default: %(default)s)")
+    out = parser.add_argument_group("results (a table is always printed)")
+    out.add_argument("--json", metavar="FILE", help="write the report; --schema tells what it holds")
+    out.add_argument("--html", metavar="FILE", help="write a page with plots")
+    out.add_argument(
+        "--compare", metavar="OLD.json", help="tell what became slower; exit status 1 if something did"
+    )
+    out.add_argument(
+        "--tolerance", type=float, default=10, metavar="PERCENT", help="of --compare (default: 10)"
+    )
+    out.add_argument("--report", metavar="FILE.json", help="measure nothing, take this report instead")
+    out.add_argument("--list", action="store_true", help="print groups, layers and implementations")
+    out.add_argument("--schema", action="store_true", help="print what a report holds")
+    out.add_argument("--quiet", action="store_true", help="no progress on standard error")
+
+
+def _positive(text):
+    import argparse
+
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"need an integer of at least 1, got {text!r}")
+    return int(text)
+
+
+def run(options):
+    """Carry the command out; returns whether nothing became slower."""
+    from . import html, report
+
+    if options.schema:
+        print(report.SCHEMA, end="")
+        return True
+    if options.list:
+        print(_listing())
+        return True
+    old = report.load(options.compare) if options.compare else None
+    for path in filter(None, (options.json, options.html)):  # found out now and not after an hour
+        if not Path(path).absolute().parent.is_dir():
+            raise ValueError(f"bench: there is no folder {Path(path).absolute().parent} to write {path} to")
+    result = report.load(options.report) if options.report else report.new_report()
+    try:
+        if not options.report:
+            _measure(options, result)
+    finally:  # what an interrupted run has measured is worth keeping
+        if options.json and not options.report:
+            report.save(result, options.json)
+    if options.html:
+        html.write_html(result, options.html)
+    print(report.table(result))
+    if result["regret"]:
+        from .sweep import regret_table
+
+        print(regret_table(result["regret"]))
+    if old is None:
+        return True
+    rows = report.compare(old, result, options.tolerance / 100)
+    print(f"\nagainst {options.compare}:\n{report.comparison_table(rows)}")
+    if old["machine"]["processor"] != result["machine"]["processor"]:
+        print(f"(that was another machine: {old['machine']['processor']})")
+    return not any(row["verdict"] == "slower" for row in rows)
+
+
+def _measure(options, report):
+    """Fill the report with what the options ask for."""
+    from . import peers, problems, sweep
+    from .timing import cores, run
+
+    words = options.layers or (["small", "lenet"] if options.quick else ["core"])
+    chosen = problems.select(words)
+    names = options.implementations or peers.default()
+    names = peers.names() if "all" in names else list(dict.fromkeys(("fastconv", *names)))
+    for name in names:
+        peers.get(name)  # a wrong one is told before anything is measured
+    for axis in options.sweeps or ():
+        sweep.check_axis(axis)
+    settings = {
+        "threads": options.threads or ((1,) if options.quick else tuple(sorted({1, cores()}))),
+        "allocators": ("warm", "as_called") if options.allocator == "both" else (options.allocator,),
+        "seconds": options.seconds or (0.05 if options.quick else 0.5),
+        "isa": options.isa,
+        "tell": (lambda line: None)
+        if options.quiet
+        else (lambda line: print(line, file=sys.stderr, flush=True)),
+    }
+    if options.regret:
+        report["regret"] = sweep.regret(options.count, options.seed, **settings)
+        report["settings"].update({key: settings[key] for key in ("allocators", "seconds", "isa")})
+        return
+    if options.layers or options.sweeps is None:
+        run(chosen, names, options.directions, report=report, **settings)
+    if options.sweeps is not None:
+        axes = options.sweeps or tuple(sweep.AXES)
+        sweep.sweeps(report, axes, names, quick=options.quick, **settings)
+
+
+def _listing():
+    """Groups with their layers, and implementations with what they lack."""
+    from . import peers, problems
+    from .layers import GROUPS
+
+    lines = []
+    for group, entries in GROUPS.items():
+        lines.append(group)
+        lines += [f"  {label:<22}{name}" for label, name in entries.items()]
+    made = {name: labels for name, labels in problems.groups().items() if name not in GROUPS}
+    lines += [f"{name}: {' '.join(labels)}" for name, labels in made.items()]
+    lines.append("\nimplementations (* measured by default)")
+    for name in peers.names():
+        missing = peers.get(name).missing()
+        star = "*" if name in peers.default() else " "
+        lines.append(f" {star}{name:<26}{peers.get(name).title}{f' ({missing})' if missing else ''}")
+    return "\n".join(lines)

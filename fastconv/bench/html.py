@@ -1,0 +1,295 @@
+"""The report as one self-contained page for readers who never saw the code: plots and how to read them."""
+
+from html import escape
+
+from . import svg
+from .prose import ALLOCATORS, DIRECTIONS, GLOSSARY, METHOD, TEXTS
+from .report import ceiling, cells, rates, ratios, summary
+from .style import STYLE
+
+
+def write_html(report, path):
+    """Write the page."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(page(report))
+
+
+def page(report):
+    """The page as text."""
+    sections = (_head, _short, _speedups, _rooflines, _sweeps, _regret, _numbers, _method)
+    body = "\n".join(part for make in sections for part in make(report))
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>fastconv benchmark</title><style>{STYLE}</style>"
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+# -- parts ---------------------------------------------------------------------------------------------------
+
+
+def _series(report):
+    """{implementation: number of its colour}; fastconv is 0."""
+    present = [name for name, entry in report["implementations"].items() if entry["missing"] is None]
+    return {name: i for i, name in enumerate(sorted(present, key=lambda name: name != "fastconv"))}
+
+
+def _legend(report, names):
+    series = _series(report)
+    marks = (_mark(series[name], _title(report, name)) for name in names if name in series)
+    return f'<p class="legend">{"".join(marks)}</p>'
+
+
+def _mark(number, text):
+    return f'<span><i style="background:{svg.colour(number)}"></i>{escape(text)}</span>'
+
+
+def _title(report, name):
+    if name == "fastest":
+        return "fastest of PyTorch and ONNX Runtime"
+    return report["implementations"][name]["title"]
+
+
+def _threads(count):
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def _milliseconds(seconds):
+    return f"{1e3 * seconds:.4g} ms"
+
+
+def _head(report):
+    machine, own = report["machine"], report["fastconv"]
+    memory = f", {machine['memory_bytes'] / 2**30:.0f} GB" if machine["memory_bytes"] else ""
+    where = f"{machine['processor']}, {machine['cores']} cores{memory}"
+    when = report["created"][:16].replace("T", " ")
+    facts = f"fastconv {own['version']} with {own['isa']} instructions on {where}; {when} UTC."
+    yield f"<h1>fastconv benchmark</h1><p>{escape(facts)}</p>"
+    yield f"<p>{TEXTS['what']}</p>"
+
+
+def _short(report):
+    rows = summary(report)
+    peers = list(dict.fromkeys(row["peer"] for row in rows if not row["peer"].startswith("fastconv")))
+    if not peers:
+        return
+    yield f"<h2>In short</h2><p>{TEXTS['short']}</p>"
+    table = {}
+    for row in rows:
+        key = row["section"], row["direction"], row["threads"], row["allocator"]
+        table.setdefault(key, {})[row["peer"]] = row
+    lines = []
+    for (kind, direction, threads, allocator), by_peer in table.items():
+        what = f"{kind}, {DIRECTIONS[direction]}, {_threads(threads)}, {ALLOCATORS[allocator]}"
+        lines.append(f"<td>{what}</td>{''.join(_mean_cell(by_peer.get(peer)) for peer in peers)}")
+    yield _table(["", *(_title(report, peer) for peer in peers)], lines)
+
+
+def _table(heads, rows):
+    """A table from header texts and the cells of its rows (HTML)."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _mean_cell(row):
+    if row is None:
+        return "<td>-</td>"
+    kind = "good" if row["mean"] >= 1 else "bad"
+    tip = escape(f"worst of {row['count']}: {row['worst_label']}")
+    numbers = f"<b>{row['mean']:.2f}x</b> <small>{row['worst']:.2f}x</small>"
+    return f'<td class="{kind}" title="{tip}">{numbers}</td>'
+
+
+def _speedups(report):
+    charts = {}
+    for (name, direction, threads, allocator), cell in cells(report).items():
+        marks = _marks(report, name, cell)
+        if marks:
+            label = next(iter(cell.values()))["label"] or name
+            charts.setdefault((allocator, threads, direction), []).append((label, marks))
+    if not charts:
+        return
+    peers = [name for name in _series(report) if name.partition(":")[0] != "fastconv"]
+    yield f"<h2>Speed-up, layer by layer</h2><p>{TEXTS['speedups']}</p>{_legend(report, peers)}"
+    for number, ((allocator, threads, direction), rows) in enumerate(charts.items()):
+        title = f"{DIRECTIONS[direction].capitalize()}, {_threads(threads)}, {ALLOCATORS[allocator]}"
+        chart = svg.dots(rows, "peer's time / fastconv's time", title)
+        opened = " open" if number < 3 else ""
+        yield f'<details{opened}><summary>{title}</summary><div class="wide">{chart}</div></details>'
+
+
+def _marks(report, name, cell):
+    """{number of a peer's colour: (ratio, tip)} of one cell."""
+    series, marks = _series(report), {}
+    for peer, ratio in ratios(cell).items():
+        if peer != "fastest" and not peer.startswith("fastconv"):
+            times = f"{_milliseconds(cell[peer]['best'])} / {_milliseconds(cell['fastconv']['best'])}"
+            tip = f"{cell['fastconv']['label'] or name}: {_title(report, peer)} {times} = {ratio:.2f}x"
+            marks[series[peer]] = ratio, tip
+    return marks
+
+
+def _rooflines(report):
+    """One plot for each dtype and number of threads: what the machine allows, and where the layers are."""
+    first = True
+    for limit in report["ceilings"]:
+        found = [r for r in report["results"] if _on_roofline(report, r) and ceiling(report, r) is limit]
+        if found:
+            yield f"<h2>Against the machine's limits</h2><p>{TEXTS['rooflines']}</p>" if first else ""
+            yield _roofline(report, limit, found)
+            first = False
+
+
+def _on_roofline(report, result):
+    mine = "best" in result and result["flops"] and result["implementation"] in ("fastconv", "torch")
+    return mine and result["allocator"] == report["settings"]["allocators"][0]
+
+
+def _roofline(report, limit, found):
+    peak, slope, tile = limit["fma_gflops"], limit["copy_gbytes"], limit["tile_gflops"]
+    knee = peak / slope
+    intensity = [r["flops"] / r["bytes"] for r in found]
+    speed = [rates(report, r)["gflops"] for r in found]
+    x_range = min(*intensity, knee) / 2, max(*intensity, knee) * 2
+    y_range = min(*speed, slope * x_range[0]) / 1.5, max(*speed, peak) * 1.5
+    title = f"{limit['dtype']}, {_threads(limit['threads'])}"
+    plot = svg.Plot(x_range, y_range, "operations per byte", "GFLOP/s", title, width=760, height=440)
+    start = max(x_range[0], y_range[0] / slope)
+    plot.edge([(start, slope * start), (knee, peak), (x_range[1], peak)], f"peak {peak:.0f} GFLOP/s")
+    plot.edge([(knee, tile), (x_range[1], tile)], f"register tile {tile:.0f}", dashed=True)
+    kinds = list(dict.fromkeys(r["direction"] for r in found))
+    for r, at, rate in sorted(
+        zip(found, intensity, speed), key=lambda dot: dot[0]["implementation"] == "fastconv"
+    ):
+        who = _title(report, r["implementation"])
+        what = f"{r['label'] or r['problem']} {DIRECTIONS[r['direction']]}, {who}"
+        share = 100 * rates(report, r)["peak_share"]
+        tip = f"{what}: {rate:.1f} GFLOP/s, {share:.0f} % of the peak, {_milliseconds(r['best'])}"
+        plot.point(at, rate, kinds.index(r["direction"]), tip, hollow=r["implementation"] == "torch")
+    legend = "".join(_mark(number, DIRECTIONS[kind]) for number, kind in enumerate(kinds))
+    return f'<h3>{title}</h3><p class="legend">{legend}</p><div class="wide">{plot.svg()}</div>'
+
+
+def _sweeps(report):
+    if not report["sweeps"]:
+        return
+    shown = {r["implementation"] for sweep in report["sweeps"] for r in sweep["results"] if "best" in r}
+    yield f"<h2>Cost as sizes grow</h2><p>{TEXTS['sweeps']}</p>"
+    yield _legend(report, [name for name in _series(report) if name in shown])
+    for sweep in report["sweeps"]:
+        curves = {}
+        for r in sweep["results"]:
+            if "best" in r:
+                curves.setdefault(r["implementation"], []).append((r["value"], 1e3 * r["best"]))
+        if curves:
+            base = f"{DIRECTIONS[sweep['direction']]} of <code>{escape(sweep['base'])}</code>"
+            yield f"<h3>{escape(sweep['axis'].capitalize())}</h3><p>{base}</p>"
+            yield f'<div class="wide">{_curves(report, sweep["axis"], curves)}</div>'
+
+
+def _curves(report, axis, curves):
+    xs, ys = zip(*(point for curve in curves.values() for point in curve))
+    x_range, y_range = (min(xs) / 1.15, max(xs) * 1.15), (min(ys) / 1.5, max(ys) * 1.5)
+    plot = svg.Plot(x_range, y_range, axis, "milliseconds", f"cost against {axis}", sorted(set(xs)))
+    for name, curve in curves.items():
+        series = _series(report)[name]
+        plot.line(sorted(curve), series)
+        for value, took in curve:
+            plot.point(value, took, series, f"{_title(report, name)}, {value}: {took:.4g} ms")
+    return plot.svg()
+
+
+def _regret(report):
+    found = report["regret"]
+    if not found:
+        return
+    yield "<h2>Does it choose the right algorithm?</h2>"
+    yield f"""<p>fastconv has several algorithms and chooses one by the shape. Over {
+        found["count"]
+    } random shapes
+that are in no list (seed {found["seed"]}), each algorithm was timed in every direction: the chosen one is
+within 10 % of the fastest in <b>{100 * found["within"]:.1f} %</b> of {len(found["results"])} cases. Regret
+is the time lost to the fastest: median {100 * found["median"]:.1f} %, 95th percentile {
+        100 * found["p95"]:.1f} %, worst
+{100 * found["worst"]:.0f} %. The worst cases:</p>"""
+    rows = []
+    for row in found["results"][:15]:
+        lost = f"{100 * row['regret']:.1f} %"
+        rows.append(
+            (row["problem"], DIRECTIONS[row["direction"]], row["threads"], row["chosen"], row["best"], lost)
+        )
+    heads = ("problem", "direction", "threads", "chosen", "fastest", "regret")
+    yield _table(heads, ("".join(f"<td>{escape(str(value))}</td>" for value in row) for row in rows))
+
+
+def _numbers(report):
+    tables = {}
+    for (name, direction, threads, allocator), cell in cells(report).items():
+        tables.setdefault((allocator, threads, direction), []).append((name, cell))
+    if not tables:
+        return
+    yield f"<h2>All numbers</h2><p>{TEXTS['numbers']}</p>"
+    others = [name for name in _series(report) if name != "fastconv"]
+    own = ("problem", "best", "median", "GFLOP/s", "of peak", "GB/s", "error", "scratch", "algorithm")
+    heads = (*own, *(_title(report, name) for name in others))
+    for (allocator, threads, direction), group in tables.items():
+        rows = []
+        for name, cell in group:
+            label = next(iter(cell.values()))["label"] or name
+            columns = "".join(f"<td>{_time_cell(cell.get(other))}</td>" for other in others)
+            first = f'<td title="{escape(name)}">{escape(label)}</td>'
+            rows.append(first + _own_cells(report, cell.get("fastconv", {})) + columns)
+        title = f"{DIRECTIONS[direction].capitalize()}, {_threads(threads)}, {ALLOCATORS[allocator]}"
+        yield f"<details><summary>{title}</summary>{_table(heads, rows)}</details>"
+
+
+def _own_cells(report, own):
+    if "best" not in own:
+        return f"<td>{_time_cell(own)}</td>" + "<td></td>" * 7
+    rate = rates(report, own)
+    values = (
+        _milliseconds(own["best"]),
+        _milliseconds(own["median"]),
+        f"{rate['gflops']:.1f}" if own["flops"] else "",
+        f"{100 * rate['peak_share']:.0f} %" if rate["peak_share"] else "",
+        f"{rate['gbytes']:.1f}",
+        f"{own['error_max']:.1e}" if "error_max" in own else "",
+        f"{own['scratch_bytes'] / 1e6:.2f} MB" if "scratch_bytes" in own else "",
+        own.get("algorithm", ""),
+    )
+    return "".join(f"<td>{value}</td>" for value in values)
+
+
+def _time_cell(result):
+    if not result:
+        return "-"
+    if "best" in result:
+        return _milliseconds(result["best"])
+    for word in ("wrong", "failed"):
+        if word in result:
+            return f'<span title="{escape(result[word])}">{word}</span>'
+    return f'<span title="{escape(result.get("refused", ""))}">-</span>'
+
+
+def _method(report):
+    seconds = report["settings"].get("seconds", 0)
+    yield f"<h2>How this was measured</h2><p>{METHOD.format(seconds=seconds)}</p>"
+    yield f"<dl>{''.join(f'<dt>{word}</dt><dd>{text}</dd>' for word, text in GLOSSARY.items())}</dl>"
+    rows = []
+    for name, entry in report["implementations"].items():
+        versions = ", ".join(f"{package} {version}" for package, version in entry["versions"].items())
+        told = f"left out: {entry['missing']}" if entry["missing"] else versions
+        runtimes = ", ".join(entry["openmp"]) or "none"
+        texts = _title(report, name), told, runtimes
+        rows.append("".join(f"<td>{escape(text)}</td>" for text in texts))
+    yield f"<h3>Who took part</h3>{_table(('implementation', 'versions', 'OpenMP runtime loaded'), rows)}"
+    rows = [
+        f"<td>{e['dtype']}, {_threads(e['threads'])}, {e['isa']}</td><td>{e['fma_gflops']:.0f} GFLOP/s</td>"
+        f"<td>{e['tile_gflops']:.0f} GFLOP/s</td><td>{e['copy_gbytes']:.0f} GB/s</td>"
+        for e in report["ceilings"]
+    ]
+    yield f"<h3>The machine</h3>{_table(('', 'multiply-adds', 'register tile', 'copying'), rows)}"
+    machine, own = report["machine"], report["fastconv"]
+    facts = f"{machine['system']}, Python {machine['python']}, fastconv compiled by {own['compiler']}"
+    yield f"<p>{escape(facts)}, {'with OpenMP' if own['openmp'] else 'without threads'}.</p>"

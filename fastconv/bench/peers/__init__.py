@@ -1,0 +1,41 @@
+"""Implementations side by side, each in its file: what can compute a problem, by name."""
+
+import fastconv
+
+from .base import Implementation, Refused
+from .loops import Numba
+from .onnx import OnnxRuntime
+from .ours import Fastconv, Reference
+from .plain import NumPy, SciPy
+from .pytorch import Torch, TorchChannelsLast
+from .xla import Jax
+
+__all__ = ["Implementation", "Refused", "default", "get", "names"]
+
+_PEERS = (Torch, TorchChannelsLast, OnnxRuntime, Jax, NumPy, SciPy, Numba, Reference)
+
+
+def names():
+    """All of them: fastconv by "auto", by every named algorithm, then the peers."""
+    directions = ("conv2d", "conv2d_backward_input", "conv2d_backward_weight")
+    algorithms = dict.fromkeys(name for direction in directions for name in fastconv.algorithms(direction))
+    return [
+        "fastconv",
+        *(f"fastconv:{name}" for name in algorithms),
+        *(peer.name for peer in _PEERS),
+    ]
+
+
+def default():
+    """Those that are measured unless others are asked for: everything that is not slow by nature."""
+    return ["fastconv", "torch", "torch_channels_last", "onnxruntime", "jax"]
+
+
+def get(name):
+    """The implementation of that name; ValueError for an unknown one."""
+    if name not in names():
+        raise ValueError(f"bench: implementation {name!r} is unknown, need one of {', '.join(names())}")
+    first, _, algorithm = name.partition(":")
+    if first == "fastconv":
+        return Fastconv(algorithm or "auto")
+    return next(peer() for peer in _PEERS if peer.name == name)

@@ -1,0 +1,247 @@
+"""The process in which one implementation computes, and the other end of the pipe to it.
+
+Every implementation gets a process of its own: one OpenMP runtime and one allocator each, threads that idle
+without hurting whoever is timed, peak memory that can be told apart, and a crash that costs one column. The
+processes take turns in short bursts, so that all of them see the same machine.
+
+Parent and child speak lines of JSON over the child's standard input and output.
+"""
+
+import gc
+import importlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+# What glibc would give back to the system after a call, to fault it in again, stays: kernels are compared.
+WARM = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_TOP_PAD_": "500000000"}
+ALLOCATORS = {"warm": WARM, "as_called": {}}
+
+# By whatever name a library takes its number of threads.
+THREADS = (
+    "FASTCONV_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"
+)  # fmt: skip
+
+GATE = 8
+"""An implementation is wrong, and not timed, when it errs by more than so many times the bound of a direct
+sum: room for fast algorithms (Winograd, FFT), whose transforms cost them accuracy."""
+
+
+class Died(Exception):
+    """The process of an implementation ended, or told of an error that leaves it useless."""
+
+
+class Worker:
+    """One implementation with one number of threads and one allocator, in its own process.
+
+    isa: cap of fastconv's instruction set (oneDNN is capped alike, so that the comparison stays fair), or
+    None.
+    """
+
+    def __init__(self, implementation, threads, allocator, isa=None, cwd=None):
+        self.implementation, self.threads, self.allocator = implementation, threads, allocator
+        environment = {**os.environ, **ALLOCATORS[allocator], **{name: str(threads) for name in THREADS}}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        if isa:
+            environment["FASTCONV_ISA"] = isa
+            caps = {"avx2": "AVX2", "avx512": "AVX512_CORE", "baseline": "SSE41"}
+            environment["ONEDNN_MAX_CPU_ISA"] = caps[isa]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", __name__, implementation, str(threads)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=cwd,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends its children
+        )  # fmt: skip
+        try:
+            self.facts = self._answer()
+        except Died:
+            self.close()
+            raise
+
+    def ask(self, **request):
+        """The answer to one request, a dictionary; raises `Died`."""
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            raise Died(self._obituary()) from None
+        return self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise Died(self._obituary())
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Died(answer["error"])
+        return answer
+
+    def _obituary(self):
+        status = self.process.wait()
+        return (
+            f"its process ended by signal {-status}"
+            if status < 0
+            else f"its process ended with status {status}"
+        )
+
+    def close(self):
+        """End the process."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            try:
+                pipe.close()
+            except OSError:
+                pass
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+# -- in the child --------------------------------------------------------------------------------------------
+
+
+def serve(name, threads):
+    """Answer requests until standard input ends."""
+    pipe = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not get between the answers
+    _use_cores(threads)
+
+    def answer(content):
+        pipe.write(json.dumps(content) + "\n")
+        pipe.flush()
+
+    peers = importlib.import_module("fastconv.bench.peers")
+    try:
+        implementation = peers.get(name)
+        implementation.setup(threads)
+        answer({"versions": implementation.versions()})
+    except Exception as error:
+        answer({"error": f"{type(error).__name__}: {error}"})
+        return
+    state = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer({"prepare": _prepare, "time": _time}[request.pop("do")](implementation, state, **request))
+        except peers.Refused as refusal:
+            answer({"refused": str(refusal)})
+        except Exception as error:
+            answer({"failed": f"{type(error).__name__}: {error}"})
+
+
+def _use_cores(threads):
+    """Keep to as many cores as threads: the one setting that every library obeys."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[-threads:])  # the system's own work tends to be on the first
+
+
+def _prepare(implementation, state, problem, direction, expected):
+    """Get ready to time; run once and compare with `expected`: a .npz file, or None (it has been)."""
+    problems = importlib.import_module("fastconv.bench.problems")
+    state.clear()
+    gc.collect()
+    problem = problems.parse(problem)
+    call = state["call"] = implementation.prepare(problem, direction, problem.arrays())
+    before = _reset_peak()
+    start = time.perf_counter()
+    result = call()
+    first = time.perf_counter() - start
+    peak = _peak() - before if before is not None else None
+    answer = {"first": first, "peak_bytes": peak, **implementation.facts(problem, direction)}
+    if expected is not None:
+        wanted = np.load(expected)
+        found = implementation.results(result)
+        answer.update(judge(found, [wanted[f"arr_{i}"] for i in range(len(wanted))], problem, direction))
+    del result
+    estimate = min(_time(implementation, state, 1, 3 if first < 0.1 else 1, 0)["seconds"])
+    return {**answer, "estimate": estimate, "openmp": openmp_runtimes()}
+
+
+def judge(found, wanted, problem, direction):
+    """{"error_max", "error_rms"} relative to the results' root mean square, and "wrong" with a reason."""
+    from ..testing import bound
+
+    if len(found) != len(wanted):
+        return {"wrong": f"{len(found)} results, need {len(wanted)}"}
+    worst = worst_rms = excess = 0.0
+    for mine, theirs in zip(found, wanted):
+        mine = np.asarray(mine)
+        if mine.dtype != problem.dtype or mine.size != theirs.size:
+            return {"wrong": f"{mine.dtype} {mine.shape}, need {problem.dtype} {theirs.shape}"}
+        error = np.abs(mine.reshape(theirs.shape) - theirs)
+        size = math.sqrt(np.mean(theirs**2)) or 1.0
+        length = problem.length(direction)
+        # Terms of random signs: their absolute values sum to about sqrt(length) times the size of the result.
+        limit = bound(math.sqrt(length) * max(size, np.abs(theirs).max()), length, problem.dtype, growth=GATE)
+        largest = float(error.max()) if not np.isnan(error).any() else math.inf
+        worst, excess = max(worst, largest / size), max(excess, largest / limit)
+        worst_rms = max(worst_rms, math.sqrt(np.mean(error**2)) / size)
+    verdict = {"error_max": worst, "error_rms": worst_rms}
+    if excess > 1:
+        verdict["wrong"] = (
+            f"off by {worst:.1g} of the results' size, {GATE * excess:.0f} times a direct sum's bound"
+        )
+    return verdict
+
+
+def _time(implementation, state, inner, repeats, warmup):
+    """Seconds per call of `repeats` samples of `inner` calls each; results are freed between calls."""
+    call, clock = state["call"], time.perf_counter
+    samples = []
+    gc.disable()
+    try:
+        for _ in range(warmup):
+            call()
+        for _ in range(repeats):
+            if inner == 1:
+                start = clock()
+                result = call()
+                samples.append(clock() - start)
+                del result
+            else:
+                rounds = range(inner)
+                start = clock()
+                for _ in rounds:
+                    call()
+                samples.append((clock() - start) / inner)
+    finally:
+        gc.enable()
+    return {"seconds": samples}
+
+
+def _reset_peak():
+    """Resident bytes now, and the peak set back to it; None where the system does not tell."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except OSError:
+        return None
+
+
+def _peak():
+    return _status("VmHWM")
+
+
+def _status(key):
+    return 1024 * int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def openmp_runtimes():
+    """File names of the OpenMP runtimes that this process has loaded."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return []
+    return sorted(set(re.findall(r"/(lib[gi]?omp[^/\s]*\.so[^/\s]*)", maps)))
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))
