@@ -22,6 +22,7 @@ ARROWS = {
     "__init__": "functional _config _gradient _errors _version",
     "__main__": "cli",
     "cli": "_version",
+    "bench": "__init__ _problem _errors _cpu testing",
     "recipes": "train models optim data io",
     "train": "nn optim data io",
     "models": "nn",
@@ -50,7 +51,7 @@ LATE = {
     "_config": "_cpu cuda",  # what show_config() tells about them
     "nn": "cuda",  # layer.to("cuda")
     "testing": "reference __init__",
-    "cli": "__init__ _cpu recipes testing",
+    "cli": "__init__ _cpu recipes testing bench",
     "recipes": "_plots",
 }
 

@@ -1,12 +1,19 @@
 """The benchmark: its names, its judge, its timing and its reports."""
 
 import math
+import os
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv.bench import expected, layers, problems
+from fastconv import cli
+from fastconv._cpu import isa
+from fastconv.bench import expected, html, layers, peak, peers, problems, report, sweep, timing, worker
 from fastconv.testing import bound, compare
 
 # One small problem of every kind that the benchmark knows.
@@ -168,3 +175,356 @@ def test_costs_by_hand():
     linear = problems.parse("linear:3x5x4_f32")
     assert (linear.flops("forward"), linear.flops("backward")) == (2 * 60, 4 * 60)
     assert math.prod(linear.arrays()["weight"].shape) == 20
+
+
+# -- implementations -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", peers.names())
+def test_implementations_compute_what_the_judge_expects(name):
+    implementation = peers.get(name)
+    if implementation.missing():
+        pytest.skip(implementation.missing())
+    with fc.num_threads(1):
+        implementation.setup(1)
+        computed = _computed(implementation)
+    if "torch" in sys.modules:  # set up for its own process, it had switched gradients off
+        sys.modules["torch"].set_grad_enabled(True)
+    assert computed > 3
+
+
+def _computed(implementation):
+    """How many problems it computed, all of them rightly."""
+    computed = 0
+    for problem in map(problems.parse, CONVOLUTIONS + OTHERS):
+        for direction in problem.directions:
+            try:
+                call = implementation.prepare(problem, direction, problem.arrays())
+            except peers.Refused as refusal:
+                assert str(refusal)
+                continue
+            call()
+            found = implementation.results(call())  # the second call has not been spoilt by the first
+            verdict = worker.judge(found, expected.expected(problem, direction), problem, direction)
+            assert "wrong" not in verdict, f"{problem.name} {direction}: {verdict['wrong']}"
+            computed += 1
+    return computed
+
+
+def test_an_unknown_implementation_is_a_value_error():
+    with pytest.raises(ValueError, match="implementation 'tensorflow' is unknown, need one of fastconv, "):
+        peers.get("tensorflow")
+
+
+def test_a_missing_package_is_told_and_not_imported(monkeypatch):
+    implementation = peers.get("torch")
+    monkeypatch.setattr(type(implementation), "packages", ("no_such_package_of_this_name",))
+    assert implementation.missing() == "no_such_package_of_this_name not installed"
+
+
+# -- the judge's verdict -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["conv2d:n2c8h9w9k8r3s3_st1p1d1g1_f32", "softmax:4x7_f32", "linear:3x5x4_f64"]
+)
+def test_the_verdict_tells_right_from_wrong(name):
+    problem = problems.parse(name)
+    wanted = expected.expected(problem, "forward")
+    rounded = [w.astype(problem.dtype) for w in wanted]
+    verdict = worker.judge(rounded, wanted, problem, "forward")
+    assert "wrong" not in verdict and verdict["error_max"] <= 4 * np.finfo(problem.dtype).eps
+    spoilt = [r.copy() for r in rounded]
+    spoilt[0].flat[3] *= problem.dtype.type(1.01)  # one element by a hundredth
+    assert "times a direct sum's bound" in worker.judge(spoilt, wanted, problem, "forward")["wrong"]
+    spoilt[0].flat[3] = np.nan
+    assert "wrong" in worker.judge(spoilt, wanted, problem, "forward")
+    assert "need" in worker.judge([rounded[0][:1]], wanted, problem, "forward")["wrong"]
+    assert "need" in worker.judge([rounded[0].astype("f2")], wanted, problem, "forward")["wrong"]
+    assert "0 results, need 1" in worker.judge([], wanted, problem, "forward")["wrong"]
+
+
+# -- processes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def child(tmp_path):
+    process = worker.Worker("fastconv:im2col", 1, "warm", cwd=tmp_path)
+    yield process
+    process.close()
+
+
+def test_a_worker_prepares_checks_and_times(child, tmp_path):
+    problem = problems.parse(CONVOLUTIONS[0])
+    np.savez(tmp_path / "expected.npz", *expected.expected(problem, "backward_weight"))
+    request = {"do": "prepare", "problem": problem.name, "direction": "backward_weight"}
+    answer = child.ask(**request, expected=str(tmp_path / "expected.npz"))
+    assert answer["algorithm"] == "im2col" and answer["scratch_bytes"] > 0 and answer["estimate"] > 0
+    assert answer["error_max"] > 0 and "wrong" not in answer
+    np.savez(tmp_path / "expected.npz", *expected.expected(problem, "backward_input"))
+    assert "wrong" in child.ask(**request, expected=str(tmp_path / "expected.npz"))
+    assert len(child.ask(do="time", inner=2, repeats=3, warmup=1)["seconds"]) == 3
+    assert child.ask(do="prepare", problem="relu:3x5_f32", direction="forward", expected=None) == {
+        "refused": "has one algorithm only"
+    }
+    assert "failed" in child.ask(do="prepare", problem="relu:3_x", direction="forward", expected=None)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="the system does not tell environments")
+def test_warm_keeps_memory_and_threads_are_told_to_everyone(child):
+    environment = Path(f"/proc/{child.process.pid}/environ").read_text().split("\0")
+    assert {"MALLOC_MMAP_MAX_=0", "OMP_NUM_THREADS=1", "FASTCONV_NUM_THREADS=1"} <= set(environment)
+
+
+def test_a_worker_that_dies_is_reported(child):
+    child.process.kill()
+    with pytest.raises(worker.Died, match="ended by signal 9"):
+        for _ in range(2):  # the first request may still fit into the pipe
+            child.ask(do="time", inner=1, repeats=1, warmup=0)
+
+
+def test_a_worker_that_cannot_start_is_reported(tmp_path):
+    with pytest.raises(worker.Died, match="implementation 'nothing' is unknown"):
+        worker.Worker("nothing", 1, "warm", cwd=tmp_path)
+
+
+# -- a whole run ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured():
+    lines = []
+    chosen = problems.select([CONVOLUTIONS[0], "small_relu"])
+    names = ["fastconv", "fastconv:im2col", "numpy"]
+    result = timing.run(chosen, names, threads=(1,), seconds=0.01, tell=lines.append)
+    return result, lines
+
+
+def test_a_run_has_a_result_for_every_cell(measured):
+    result, lines = measured
+    keys = {(r["problem"], r["direction"], r["implementation"]) for r in result["results"]}
+    assert len(keys) == len(result["results"]) == 3 * (3 + 2)
+    assert len(lines) == 5 and all("fastconv" in line and " ms" in line for line in lines)
+    for r in result["results"]:
+        if r["implementation"] == "fastconv:im2col" and r["family"] == "activation":
+            assert r["refused"] == "has one algorithm only" and "best" not in r
+        elif "refused" not in r:
+            assert 0 < r["best"] <= r["median"] < 1 and r["runs"] >= timing.ROUNDS
+            assert r["error_max"] >= 0 and "wrong" not in r
+    (limit,) = result["ceilings"]
+    assert limit["fma_gflops"] > 0 and limit["tile_gflops"] > 0 and limit["copy_gbytes"] > 0
+    assert result["implementations"]["numpy"]["versions"]["numpy"] == np.__version__
+
+
+def test_too_many_threads_are_refused():
+    with pytest.raises(ValueError, match="threads, this process may use"):
+        timing.run(problems.select(["tiny"]), ["fastconv"], threads=(10**6,))
+
+
+def test_tables_and_pages_show_what_was_measured(measured, tmp_path):
+    result, _ = measured
+    text = report.table(result)
+    assert f"fastconv {fc.__version__}" in text and "backward_weight, 1 thread, warm" in text
+    html.write_html(result, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    for picture in re.findall(r"<svg.*?</svg>", page, flags=re.S):
+        ElementTree.fromstring(picture)
+    assert page.count("<svg") >= 3 and "small_relu" in page and "NumPy im2col" in page
+    assert not re.search(r"https?://|<script|<link|<img|url\(", page)  # self-contained
+
+
+# -- numbers by hand -----------------------------------------------------------------------------------------
+
+
+class few_roundings(float):
+    """Equal to what a handful of float64 operations on it may return."""
+
+    def __eq__(self, other):
+        return abs(float(self) - other) <= bound(abs(float(self)), 8, np.float64)
+
+    __hash__ = float.__hash__
+
+
+def synthetic(**times):
+    """A report of forward passes: label -> {implementation: best seconds}; group vgg."""
+    made = report.new_report()
+    made["settings"].update(seconds=1, allocators=["warm"])
+    limit = {"dtype": "float32", "threads": 1, "isa": "avx2", "fma_gflops": 100.0, "tile_gflops": 90.0}
+    made["ceilings"] = [{**limit, "copy_gbytes": 10.0}]
+    for label, by_name in times.items():
+        for name, best in by_name.items():
+            entry = {"title": name, "missing": None, "versions": {}, "openmp": []}
+            made["implementations"].setdefault(name, entry)
+            result = {"problem": f"conv2d:{label}_f32", "label": label, "group": "vgg", "family": "conv"}
+            result |= {"dtype": "float32", "direction": "forward", "threads": 1, "allocator": "warm"}
+            result |= {"implementation": name, "flops": 2e9, "bytes": 1e6, "best": best, "median": best}
+            made["results"].append({**result, "runs": 5})
+    return made
+
+
+def test_ratios_and_their_summary():
+    made = synthetic(
+        a={"fastconv": 1.0, "torch": 4.0, "torch_channels_last": 2.0},
+        b={"fastconv": 1.0, "torch": 1.0, "torch_channels_last": 3.0},
+    )
+    rows = {row["peer"]: row for row in report.summary(made)}
+    assert rows["torch"]["mean"] == few_roundings(2.0) and rows["torch"]["worst"] == 1.0
+    assert rows["torch"]["worst_label"] == "b" and rows["torch"]["count"] == 2
+    assert rows["fastest"]["mean"] == few_roundings(math.sqrt(2.0 * 1.0))
+    assert {row["section"] for row in rows.values()} == {"networks"}
+    first = report.rates(made, made["results"][0])
+    assert first["gflops"] == few_roundings(2.0) and first["peak_share"] == few_roundings(0.02)
+
+
+def test_comparing_finds_what_became_slower():
+    old = synthetic(a={"fastconv": 1.0, "torch": 1.0}, b={"fastconv": 1.0}, c={"fastconv": 1.0})
+    new = synthetic(a={"fastconv": 1.2, "torch": 9.0}, b={"fastconv": 0.5}, c={"fastconv": 1.05})
+    rows = report.compare(old, new, 0.1)
+    assert [(row["label"], row["verdict"]) for row in rows] == [
+        ("a", "slower"),
+        ("c", "same"),
+        ("b", "faster"),
+    ]
+    text = report.comparison_table(rows)
+    assert "slower: a forward" in text and "1 slower, 1 faster, 1 same, of 3 compared" in text
+
+
+def test_reports_survive_their_file_and_others_are_refused(tmp_path):
+    made = synthetic(a={"fastconv": 1.0})
+    report.save(made, tmp_path / "r.json")
+    assert report.load(tmp_path / "r.json") == made
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        report.load(tmp_path / "bad.json")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not a report of this version"):
+        report.load(tmp_path / "other.json")
+
+
+def test_every_key_of_a_report_is_in_the_schema(measured):
+    result, _ = measured
+    words = set(re.findall(r"\w+", report.SCHEMA))
+    keys = {*result, *result["machine"], *result["fastconv"], *result["settings"], *result["ceilings"][0]}
+    keys |= {key for entry in result["implementations"].values() for key in entry}
+    keys |= {key for entry in result["results"] for key in entry}
+    assert keys <= words, keys - words
+
+
+# -- sweeps and regret ---------------------------------------------------------------------------------------
+
+
+def test_random_shapes_are_reproducible_valid_and_in_no_list():
+    shapes = sweep.shapes(40, 3)
+    assert shapes == sweep.shapes(40, 3) and shapes != sweep.shapes(40, 4)
+    listed = {name for group in layers.GROUPS.values() for name in group.values()}
+    assert len(set(shapes)) == 40 and not listed & set(shapes)
+    assert all(problems.parse(name).name == name for name in shapes)
+
+
+def test_regret_is_the_time_lost_to_the_best_that_may_be_chosen(monkeypatch):
+    def run(chosen, names, directions, **settings):
+        # im2col is the fastest, but its scratch grows with the batch
+        times = {"fastconv:implicit_gemm": 0.8, "fastconv:im2col": 0.1}
+        names = [name for name in names if name in times]
+        part = synthetic(**{p.name: {name: times[name] for name in names} for p in chosen})
+        for result in part["results"]:
+            result["problem"] = result["label"]
+        return part
+
+    monkeypatch.setattr(sweep, "run", run)
+    monkeypatch.setattr(sweep, "shapes", lambda count, seed: ["conv2d:n2c1h9w9k2r3s3_st1p0d1g1_f32"] * count)
+    with fc.precision("strict"):  # then "auto" is a direct sum
+        found = sweep.regret(1, 0, ("forward",))
+    (row,) = found["results"]
+    assert row["chosen"] == row["best"] == "implicit_gemm" and row["regret"] == found["worst"] == 0
+    assert found["within"] == 1 and "in 100.0 % of 1 cases" in sweep.regret_table(found)
+    monkeypatch.setattr(sweep, "_bounded", lambda problem, direction, algorithm: True)
+    with fc.precision("strict"):
+        found = sweep.regret(1, 0, ("forward",))
+    assert found["results"][0]["best"] == "im2col" and found["worst"] == few_roundings(7.0)
+    assert found["within"] == 0 and "chose implicit_gemm, best im2col" in sweep.regret_table(found)
+
+
+def test_sweeps_carry_the_place_on_their_axis(monkeypatch):
+    seen = []
+
+    def run(chosen, names, directions, threads, **settings):
+        seen.append((len(chosen), threads))
+        part = synthetic(**{p.name: {"fastconv": 1.0} for p in chosen})
+        for result in part["results"]:
+            result["problem"] = result["label"]
+        return part
+
+    monkeypatch.setattr(sweep, "run", run)
+    made = sweep.sweeps(report.new_report(), ("batch", "threads"), ["fastconv"], threads=(1,))
+    batch, threads = made["sweeps"]
+    assert [r["value"] for r in batch["results"]] == [1, 2, 4, 8, 16, 32]
+    assert [r["value"] for r in threads["results"]] == [1] and seen[1][1][0] == 1
+    with pytest.raises(ValueError, match="axis 'colour' is unknown, need one of batch"):
+        sweep.sweeps(report.new_report(), ("colour",), ["fastconv"])
+
+
+# -- ceilings ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ceilings_of_every_level(dtype):
+    for level in isa.levels():
+        with isa.use(level):
+            found = peak.ceilings(dtype, 1, seconds=0.002)
+        assert found["isa"] == level and found["dtype"] == dtype
+        assert found["fma_gflops"] > 0 and found["tile_gflops"] > 0  # the kernels check their own results
+    with pytest.raises(ValueError, match="kc is 0"):
+        isa.active().tile_gflops(4, 0, 1)
+
+
+# -- the command ---------------------------------------------------------------------------------------------
+
+
+def test_the_list_names_every_layer_and_implementation(capsys):
+    assert cli.main(["bench", "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(label in printed for group in layers.GROUPS.values() for label in group)
+    assert all(name in printed for name in peers.names())
+    assert cli.main(["bench", "--schema"]) == 0
+    assert capsys.readouterr().out == report.SCHEMA
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--layers", "nonsense"), "'nonsense' is no group, label or one-line name"),
+        (("--implementations", "tensorflow"), "'tensorflow' is unknown"),
+        (("--sweeps", "colour"), "axis 'colour' is unknown"),
+        (("--json", "no/such/folder/x.json"), "there is no folder"),
+        (("--compare", "no_such_report.json"), "no_such_report.json"),
+    ],
+)
+def test_wrong_options_exit_with_2_before_anything_is_measured(capsys, options, message):
+    assert cli.main(["bench", "--quick", *options]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.out == ""
+
+
+def test_the_command_measures_writes_and_compares(capsys, tmp_path):
+    now, page = tmp_path / "now.json", tmp_path / "now.html"
+    options = ["--quick", "--layers", "tiny", "--implementations", "numpy", "--directions", "forward"]
+    assert cli.main(["bench", *options, "--json", str(now), "--html", str(page)]) == 0
+    printed = capsys.readouterr()
+    assert "tiny forward, 1 thread, warm: fastconv " in printed.err
+    assert re.search(r"^tiny .*x", printed.out, flags=re.M) and page.exists()
+    made = report.load(now)
+    for result in made["results"]:
+        result["best"] /= 1000
+    report.save(made, tmp_path / "old.json")
+    assert cli.main(["bench", "--report", str(now), "--compare", str(tmp_path / "old.json")]) == 1
+    assert "slower: tiny forward" in capsys.readouterr().out
+    assert cli.main(["bench", "--report", str(now), "--compare", str(now)]) == 0
+
+
+def test_a_wrong_result_of_ours_is_a_failure(capsys, tmp_path):
+    made = synthetic(a={"fastconv": 1.0})
+    made["results"][0]["wrong"] = "off by much"
+    report.save(made, tmp_path / "r.json")
+    assert cli.main(["bench", "--report", str(tmp_path / "r.json")]) == 1
+    assert "wrong: fastconv, a forward: off by much" in capsys.readouterr().out

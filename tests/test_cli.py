@@ -1,6 +1,7 @@
 """The command ``fastconv``: what it prints and where, and its exit status."""
 
 import re
+import signal
 import subprocess
 import sys
 
@@ -136,3 +137,58 @@ def test_check_reports_a_kernel_that_raises(monkeypatch):
     rows = {row.op: row for row in testing.check_backend(fc, ops=("relu",), every=8)}
     assert not rows["relu"].ok and "out of order" in rows["relu"].note
     assert not rows["gradient of relu"].ok and "out of order" in rows["gradient of relu"].note
+
+
+# -- train ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two short trainings with one seed, in processes of their own."""
+    folders = [tmp_path_factory.mktemp("run") / "new" / "lenet5" for _ in range(2)]
+    return [(run("train", "lenet5", "--epochs", "10", "--seed", "3", "--out", str(f)), f) for f in folders]
+
+
+def test_training_ends_with_the_held_out_accuracy(trained):
+    done, folder = trained[0]
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"held-out accuracy: \d+\.\d\d %", done.stdout.splitlines()[-1])
+    assert 80 < float(done.stdout.split()[-2]) <= 100  # ten epochs; chance is 10
+    assert "accuracy" in done.stderr or "step" in done.stderr  # progress
+    for name in ("learning_curve.png", "confusion_matrix.png", "samples.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+        assert f"wrote {folder / name}" in done.stdout
+    assert {path.stem for path in folder.iterdir()} >= {"checkpoint", "lenet5", "history"}
+
+
+def test_the_same_seed_gives_the_same_bits(trained):
+    (first, here), (second, there) = trained
+    assert first.stdout.splitlines()[-1] == second.stdout.splitlines()[-1]
+    (model,) = here.glob("lenet5.*")
+    assert model.read_bytes() == (there / model.name).read_bytes()
+
+
+def test_training_resumes_from_its_checkpoint(trained):
+    _, folder = trained[0]
+    done = run(
+        "train", "lenet5", "--epochs", "10", "--seed", "3", "--out", str(folder), "--resume", "--quiet"
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.splitlines()[-1] == trained[0][0].stdout.splitlines()[-1]
+
+
+def test_a_folder_without_mnist_files_exits_with_2(tmp_path):
+    done = run("train", "lenet5", "--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2 and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_ends_training_with_130(tmp_path):
+    command = [sys.executable, "-u", "-m", "fastconv", "train", "lenet5", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen = ""
+    while "step" not in seen and "epoch" not in seen:  # training has begun
+        seen += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in errors and "accuracy:" not in printed

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..testing import bound
+
 # What glibc would give back to the system after a call, to fault it in again, stays: kernels are compared.
 WARM = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_TOP_PAD_": "500000000"}
 ALLOCATORS = {"warm": WARM, "as_called": {}}
@@ -167,8 +169,6 @@ def _prepare(implementation, state, problem, direction, expected):
 
 def judge(found, wanted, problem, direction):
     """{"error_max", "error_rms"} relative to the results' root mean square, and "wrong" with a reason."""
-    from ..testing import bound
-
     if len(found) != len(wanted):
         return {"wrong": f"{len(found)} results, need {len(wanted)}"}
     worst = worst_rms = excess = 0.0
@@ -180,7 +180,7 @@ def judge(found, wanted, problem, direction):
         size = math.sqrt(np.mean(theirs**2)) or 1.0
         length = problem.length(direction)
         # Terms of random signs: their absolute values sum to about sqrt(length) times the size of the result.
-        limit = bound(math.sqrt(length) * max(size, np.abs(theirs).max()), length, problem.dtype, growth=GATE)
+        limit = GATE * bound(math.sqrt(length) * max(size, np.abs(theirs).max()), length, problem.dtype)
         largest = float(error.max()) if not np.isnan(error).any() else math.inf
         worst, excess = max(worst, largest / size), max(excess, largest / limit)
         worst_rms = max(worst_rms, math.sqrt(np.mean(error**2)) / size)
