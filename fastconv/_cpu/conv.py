@@ -90,6 +90,86 @@ def _implicit_scratch(direction):
     return scratch
 
 
+def _phase_taps(problem):
+    """Taps of one phase of the stride, along each axis."""
+    return tuple(-(-taps // stride) for taps, stride in zip(problem.kernel, problem.stride))
+
+
+# -- direct: few channels, read from staged rows as they lie ---------------------------------------------------------
+
+
+def _few_products(products):
+    return None if products <= DIRECT_PRODUCTS else f"sums at most {DIRECT_PRODUCTS} products in one piece, not {products}"
+
+
+def _direct_accepts(problem):
+    return _few_products(problem.C // problem.groups * problem.taps)
+
+
+def _direct_accepts_input(problem):
+    return _few_products(problem.K // problem.groups * problem.taps)
+
+
+def _direct_forward(kernels, problem, x, weight, bias, y):
+    kernels.conv_forward(x, weight, _small(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads(), True)
+
+
+def _direct_backward_input(kernels, problem, dy, weight, bias, dx):
+    kernels.conv_backward_input(dy, weight, _small(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads(), True)
+
+
+def _direct_backward_weight(kernels, problem, dy, x, dweight):
+    kernels.conv_backward_weight(dy, x, dweight, _shape(kernels, problem), _config.get_num_threads(), True)
+
+
+def _direct_scratch(direction):
+    def scratch(kernels, problem, threads):
+        return kernels.direct_scratch(direction, problem.dtype.itemsize, _shape(kernels, problem), threads)
+
+    return scratch
+
+
+def _overhang(positions, problem):
+    """Lanes computed for each output, when rows of so many start new vectors."""
+    lanes = 64 // problem.dtype.itemsize
+    return -(-positions // lanes) * lanes / positions
+
+
+def _direct_suits_rows(rows, positions, problem):
+    if rows * (_overhang(positions, problem) - 1) >= PACKING:
+        return "wastes more lanes at the ends of rows than packing patches costs"
+    if rows > DIRECT_ROWS:
+        return f"pays up to {DIRECT_ROWS} rows of weights a group"
+    return None
+
+
+def _direct_suits(problem, precision):
+    return _direct_suits_rows(problem.K // problem.groups, problem.out[2], problem)
+
+
+def _direct_suits_input(problem, precision):
+    return _direct_suits_rows(problem.C // problem.groups, -(-problem.size[2] // problem.stride[2]), problem)
+
+
+def _direct_suits_weight(problem, precision):
+    rows, columns = problem.K // problem.groups, problem.C // problem.groups * problem.taps
+    lanes, out = 64 // problem.dtype.itemsize, problem.out[2]
+    overhang = _overhang(out, problem)
+    if problem.stride[2] == 1:  # vectors may run on into the next row, over the overhang of the taps
+        overhang = min(overhang, 1 + (problem.kernel[2] - 1) * problem.dilation[2] / out)
+    packed = rows * -(-columns // lanes) * lanes + PACKING * (rows + columns)
+    if INNER_COST * rows * columns * overhang >= packed:
+        return "costs more multiplications than packing patches costs"
+    return None
+
+
+# Per output vector, in multiplications of vectors. Chosen on depthwise and grouped layers of 7 to 112 pixels and on 2 to 10 channels or 2 to 32 filters.
+PACKING = 6  # packing (and, for the weights, transposing) one row of patches
+INNER_COST = 1.25  # sums of products over pixels load about one operand for two multiplications
+DIRECT_ROWS = 32  # more repay packing, whatever the overhang
+DIRECT_PRODUCTS = 2048  # strips of all channels of a group are staged together, and longer sums need blocks
+
+
 # -- im2col: the textbook form, the patch matrix of the whole batch written out and multiplied --------------------
 
 
@@ -150,15 +230,10 @@ def _im2col_scratch(kernels, problem, threads):
 # -- Winograd: fewer multiplications for small dense kernels, at a documented cost in rounding ---------------------
 
 
-def _phase_taps(problem):
-    """Taps of one phase of the stride, along height and width."""
-    return tuple(-(-taps // stride) for taps, stride in zip(problem.kernel[1:], problem.stride[1:]))
-
-
 def _winograd_accepts(problem):
     if problem.kernel[0] != 1 or problem.size[0] != 1 or problem.out[0] != 1 or problem.pad_low[0]:
         return "needs two spatial axes"
-    taps = _phase_taps(problem)
+    taps = _phase_taps(problem)[1:]
     if taps[0] != taps[1] or not 2 <= taps[0] <= 5:
         return "needs 2 to 5 taps, the same along height and width, in every phase of the stride"
     if problem.dilation != (1, 1, 1):
@@ -198,7 +273,7 @@ def _winograd_suits(direction):
         phases = math.prod(problem.stride)
         if min(problem.C // problem.groups * phases, problem.K // problem.groups) < WINOGRAD_CHANNELS:
             return f"pays from {WINOGRAD_CHANNELS} channels and filters on"
-        tiles = math.prod(-(-out // (7 - taps)) for out, taps in zip(problem.out[1:], _phase_taps(problem)))
+        tiles = math.prod(-(-out // (7 - taps)) for out, taps in zip(problem.out[1:], _phase_taps(problem)[1:]))
         saving = math.prod(problem.out) * problem.taps / (36 * tiles * phases)
         # A strided gradient is cheap to beat: the direct form works phase by phase, on few taps each.
         if saving < (1 if direction == "backward_input" and phases > 1 else WINOGRAD_SAVING):
@@ -228,18 +303,36 @@ def _only_named(problem, precision):
     return "is run only when named: it writes out the whole patch matrix"
 
 
-def _table(direction, winograd_accepts, winograd, implicit, im2col):
+def _table(direction, winograd, direct, implicit, im2col):
+    """`winograd` is what it accepts and how it runs; `direct` what it accepts, what it suits and how it runs."""
+    winograd_accepts, winograd_run = winograd
+    direct_accepts, direct_suits, direct_run = direct
     return (
-        Algorithm("winograd", winograd_accepts, _winograd_suits(direction), winograd, _winograd_scratch(direction)),
+        Algorithm("winograd", winograd_accepts, _winograd_suits(direction), winograd_run, _winograd_scratch(direction)),
+        Algorithm("direct", direct_accepts, direct_suits, direct_run, _direct_scratch(direction)),
         Algorithm("implicit_gemm", _anything, _always, implicit, _implicit_scratch(direction)),
         Algorithm("im2col", _anything, _only_named, im2col, _im2col_scratch),
     )
 
 
-TABLES["conv"] = _table("forward", _winograd_accepts, _winograd_forward, _implicit_forward, _im2col_forward)
+TABLES["conv"] = _table(
+    "forward",
+    (_winograd_accepts, _winograd_forward),
+    (_direct_accepts, _direct_suits, _direct_forward),
+    _implicit_forward,
+    _im2col_forward,
+)
 TABLES["conv_backward_input"] = _table(
-    "backward_input", _winograd_accepts_zeros, _winograd_backward_input, _implicit_backward_input, _im2col_backward_input
+    "backward_input",
+    (_winograd_accepts_zeros, _winograd_backward_input),
+    (_direct_accepts_input, _direct_suits_input, _direct_backward_input),
+    _implicit_backward_input,
+    _im2col_backward_input,
 )
 TABLES["conv_backward_weight"] = _table(
-    "backward_weight", _winograd_accepts, _winograd_backward_weight, _implicit_backward_weight, _im2col_backward_weight
+    "backward_weight",
+    (_winograd_accepts, _winograd_backward_weight),
+    (_direct_accepts, _direct_suits_weight, _direct_backward_weight),
+    _implicit_backward_weight,
+    _im2col_backward_weight,
 )

@@ -134,16 +134,19 @@ cdef void describe_forward(Correlation *c, Tables t, Shape p, fc_source *x, Weig
     set_grid(&c.grid, p.N, p.out, p.K * plane, p.out[1] * p.out[2], p.out[2], 1)
 
 
-cdef object run_forward(real *y, Shape p, fc_source *x, Weights *w, const void *bias, int threads):
+cdef object run_forward(real *y, Shape p, fc_source *x, Weights *w, const void *bias, int direct, int threads):
     cdef Correlation c
     cdef Tables t = Tables(p)
     describe_forward(&c, t, p, x, w, bias)
     with nogil:
-        correlate(y, &c, threads)
+        if direct:
+            direct_correlate(y, &c, threads)
+        else:
+            correlate(y, &c, threads)
 
 
-def conv_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, Shape shape, int threads):
-    """y = correlation of x with weight + bias, activated. `bias` is contiguous and native or None; y is a fresh result."""
+def conv_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, Shape shape, int threads, bint direct=False):
+    """y = correlation of x with weight + bias, activated. `bias` is contiguous and native or None; y is a fresh result. direct: by kernels/direct.pxi."""
     cdef fc_source source
     cdef Weights w
     cdef const void *b = cnp.PyArray_DATA(bias) if bias is not None else NULL
@@ -151,12 +154,13 @@ def conv_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarra
     make_source(&source, x, shape, shape.C, shape.size, "x")
     make_weights(&w, weight, shape)
     if cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT:
-        run_forward(<float *> cnp.PyArray_DATA(y), shape, &source, &w, b, threads)
+        run_forward(<float *> cnp.PyArray_DATA(y), shape, &source, &w, b, direct, threads)
     else:
-        run_forward(<double *> cnp.PyArray_DATA(y), shape, &source, &w, b, threads)
+        run_forward(<double *> cnp.PyArray_DATA(y), shape, &source, &w, b, direct, threads)
 
 
-cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, const void *bias, ix samples, const ix *size, const ix *low, int threads):
+cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, const void *bias, ix samples, const ix *size, const ix *low, int direct,
+                               int threads):
     """dx (N, C, *size) = adjoint of the forward convolution with padding `low`, zeros outside.
 
     Input positions i with the same residue (i + low) mod stride see the same taps t: those with t*dilation of that residue. Each such phase is a
@@ -203,7 +207,10 @@ cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, con
         set_grid(&c.grid, samples, count, p.C * plane, size[1] * size[2] * p.stride[0], size[2] * p.stride[1], p.stride[2])
         start = (first[0] * size[1] + first[1]) * size[2] + first[2]
         with nogil:
-            correlate(dx + start, &c, threads)
+            if direct:
+                direct_correlate(dx + start, &c, threads)
+            else:
+                correlate(dx + start, &c, threads)
 
 
 cdef void fold_plane(real *dx, const real *padded_dx, Shape p, const ix *extent) noexcept nogil:
@@ -223,7 +230,7 @@ cdef void fold_plane(real *dx, const real *padded_dx, Shape p, const ix *extent)
                 row[fc_source_index(&axis[2], w - p.low[2])] += padded_dx[(d * extent[1] + h) * extent[2] + w]
 
 
-cdef object run_backward_padded(real *dx, Shape p, fc_source *dy, Weights *w, int threads):
+cdef object run_backward_padded(real *dx, Shape p, fc_source *dy, Weights *w, int direct, int threads):
     """As above for the other padding modes: the gradient of one padded sample at a time, folded back onto the sample."""
     cdef ix extent[3]
     cdef ix zero[3]
@@ -238,7 +245,7 @@ cdef object run_backward_padded(real *dx, Shape p, fc_source *dy, Weights *w, in
     try:
         for n in range(p.N):
             sample.data = dy.data + n * dy.n
-            run_backward_input(buffer, p, &sample, w, NULL, 1, extent, zero, threads)
+            run_backward_input(buffer, p, &sample, w, NULL, 1, extent, zero, direct, threads)
             with nogil:
                 for i in prange(p.C, num_threads=threads, schedule="static"):
                     fold_plane(dx + (n * p.C + i) * plane, buffer + i * padded_plane, p, extent)
@@ -246,7 +253,7 @@ cdef object run_backward_padded(real *dx, Shape p, fc_source *dy, Weights *w, in
         fc_scratch_give(buffer)
 
 
-def conv_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray dx, Shape shape, int threads):
+def conv_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray dx, Shape shape, int threads, bint direct=False):
     """dx = adjoint of the forward convolution, applied to dy, + bias (C values, contiguous and native, or None)."""
     cdef fc_source source
     cdef Weights w
@@ -256,14 +263,14 @@ def conv_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cn
     make_weights(&w, weight, shape)
     if cnp.PyArray_TYPE(dx) == cnp.NPY_FLOAT:
         if shape.mode:
-            run_backward_padded(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, threads)
+            run_backward_padded(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, direct, threads)
         else:
-            run_backward_input(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, b, shape.N, shape.size, shape.low, threads)
+            run_backward_input(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, b, shape.N, shape.size, shape.low, direct, threads)
     else:
         if shape.mode:
-            run_backward_padded(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, threads)
+            run_backward_padded(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, direct, threads)
         else:
-            run_backward_input(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, b, shape.N, shape.size, shape.low, threads)
+            run_backward_input(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, b, shape.N, shape.size, shape.low, direct, threads)
 
 
 cdef void describe_outer(Outer *o, Tables t, Shape p, fc_source *dy, fc_source *x, ix *one) noexcept:
@@ -281,28 +288,50 @@ cdef void describe_outer(Outer *o, Tables t, Shape p, fc_source *dy, fc_source *
     set_grid(&o.grid, p.N, p.out, 0, 0, 0, 0)
 
 
-cdef object run_backward_weight(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads):
+cdef object run_backward_weight(real *dweight, Shape p, fc_source *dy, fc_source *x, int direct, int threads):
     cdef Outer o
     cdef Tables t = Tables(p)
     cdef ix one[4 * 3]
     describe_outer(&o, t, p, dy, x, one)
     with nogil:
-        outer(dweight, &o, threads)
+        if direct:
+            direct_outer(dweight, &o, threads)
+        else:
+            outer(dweight, &o, threads)
 
 
-def conv_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads):
+def conv_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads, bint direct=False):
     """dweight = sum over samples and output positions of dy times the patch of x below it."""
     cdef fc_source source_y, source_x
     check_result(dweight)
     make_source(&source_y, dy, shape, shape.K, shape.out, "dy")
     make_source(&source_x, x, shape, shape.C, shape.size, "x")
     if cnp.PyArray_TYPE(dweight) == cnp.NPY_FLOAT:
-        run_backward_weight(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads)
+        run_backward_weight(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, direct, threads)
     else:
-        run_backward_weight(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads)
+        run_backward_weight(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, direct, threads)
 
 
 # ---- what a call would take
+
+cdef void largest_phase(Correlation *c, Shape p) noexcept:
+    """Turn a described forward correlation into the phase of the gradient of the input with the most taps, read through strips: what takes most scratch."""
+    cdef ix i
+    c.rows, c.channels = p.C // p.groups, p.K // p.groups
+    for i in range(3):
+        c.axis[i].taps = ceil_div(p.kernel[i], p.stride[i]) if p.dilation[i] % p.stride[i] else p.kernel[i]
+        c.axis[i].size, c.axis[i].step, c.axis[i].mode = p.out[i], 1, 0
+        c.axis[i].out = ceil_div(p.size[i], p.stride[i])
+    set_grid(&c.grid, p.N, [c.axis[0].out, c.axis[1].out, c.axis[2].out], 0, 0, 0, 1)
+
+
+cdef size_t padded_bytes(Shape p, ix itemsize) noexcept:
+    """The padded sample that the gradient of the input takes for modes other than zeros."""
+    cdef ix i, extent = 1
+    for i in range(3):
+        extent *= p.size[i] + 2 * p.low[i]
+    return p.C * extent * itemsize if p.mode else 0
+
 
 cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except? 0:
     """Scratch of the implicit algorithm for contiguous arrays; the same for every N."""
@@ -313,8 +342,7 @@ cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except
     cdef CorrelationPlan cp
     cdef Outer o
     cdef ix one[4 * 3]
-    cdef size_t sums, tables, per_thread, extent = 1
-    cdef ix i
+    cdef size_t sums, tables, per_thread
     memset(&source, 0, sizeof(source))
     memset(&w, 0, sizeof(w))
     source.w = sizeof(real)
@@ -328,18 +356,11 @@ cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except
         return sums * o.parts + tables + threads * per_thread
     describe_forward(&c, t, p, &source, &w, NULL)
     if direction == "backward_input":
-        # The phase with the most taps, read through strips: what the largest of the correlations takes.
-        c.rows, c.channels = p.C // p.groups, p.K // p.groups
-        for i in range(3):
-            c.axis[i].taps = ceil_div(p.kernel[i], p.stride[i]) if p.dilation[i] % p.stride[i] else p.kernel[i]
-            c.axis[i].size, c.axis[i].step, c.axis[i].mode = p.out[i], 1, 0
-            c.axis[i].out = ceil_div(p.size[i], p.stride[i])
-            extent *= p.size[i] + 2 * p.low[i]
-        set_grid(&c.grid, p.N, [c.axis[0].out, c.axis[1].out, c.axis[2].out], 0, 0, 0, 1)
+        largest_phase(&c, p)
     plan_correlation(tag, &c, &cp)
     sums = cp.packed + cp.rows + threads * cp.per_thread
-    if direction == "backward_input" and p.mode:
-        sums += p.C * extent * sizeof(real)
+    if direction == "backward_input":
+        sums += padded_bytes(p, sizeof(real))
     return sums
 
 

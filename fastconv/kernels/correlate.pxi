@@ -27,8 +27,11 @@ cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_segment:
         int lane, len
         ix at
+    ctypedef struct fc_run:
+        ix n, od, oh, rows, q, width
     ctypedef struct fc_block:
         ix lanes, vectors, runs
+        fc_run *run
         fc_segment *out
         ix *out_first
     void fc_axis_stage(fc_axis *a, ix n)
@@ -134,6 +137,26 @@ cdef ix block_lanes(ix kc, ix vl, ix nv, ix itemsize) noexcept nogil:
     return lanes if lanes > nr else nr
 
 
+cdef void tabulate_strip(fc_axis *axis, fc_grid *grid, ix *tap_offset, ix *sizes) noexcept nogil:
+    """Lay out a strip for the largest run of a block, and tabulate where each tap lies in it; sizes as below."""
+    cdef ix a, b, c, t = 0
+    fc_axis_stage(&axis[0], 1)
+    fc_axis_stage(&axis[1], grid.max_rows)
+    fc_axis_stage(&axis[2], grid.max_width)
+    cdef ix width = grid.max_width + axis[2].extra
+    cdef ix row = axis[2].pieces * width
+    cdef ix plane = (grid.max_rows + axis[1].extra) * row
+    sizes[1] = row
+    sizes[0] = axis[0].pieces * (1 + axis[0].extra) * axis[1].pieces * plane
+    sizes[2] = padded(sizes[0] * grid.max_runs + 16)  # a vector may be loaded a little past the last element
+    for a in range(axis[0].taps):
+        for b in range(axis[1].taps):
+            for c in range(axis[2].taps):
+                tap_offset[t] = (((axis[0].tap_piece[a] * (1 + axis[0].extra) + axis[0].tap_delta[a]) * axis[1].pieces + axis[1].tap_piece[b]) * plane
+                                 + axis[1].tap_delta[b] * row + axis[2].tap_piece[c] * width + axis[2].tap_delta[c])
+                t += 1
+
+
 cdef void prepare_axes(fc_axis *axis, fc_grid *grid, fc_source *source, ix itemsize, int *staged, ix *strides, ix *tap_offset, ix *sizes) noexcept nogil:
     """Decide between staging strips and reading the source in place, and tabulate where each tap lies.
 
@@ -157,21 +180,7 @@ cdef void prepare_axes(fc_axis *axis, fc_grid *grid, fc_source *source, ix items
                     tap_offset[t] = axis[0].offset[a] * (source.d // itemsize) + axis[1].offset[b] * (source.h // itemsize) + axis[2].offset[c]
                     t += 1
         return
-    fc_axis_stage(&axis[0], 1)
-    fc_axis_stage(&axis[1], grid.max_rows)
-    fc_axis_stage(&axis[2], grid.max_width)
-    cdef ix width = grid.max_width + axis[2].extra
-    cdef ix row = axis[2].pieces * width
-    cdef ix plane = (grid.max_rows + axis[1].extra) * row
-    sizes[1] = row
-    sizes[0] = axis[0].pieces * (1 + axis[0].extra) * axis[1].pieces * plane
-    sizes[2] = padded(sizes[0] * grid.max_runs + 16)  # a vector may be loaded a little past the last element
-    for a in range(axis[0].taps):
-        for b in range(axis[1].taps):
-            for c in range(axis[2].taps):
-                tap_offset[t] = (((axis[0].tap_piece[a] * (1 + axis[0].extra) + axis[0].tap_delta[a]) * axis[1].pieces + axis[1].tap_piece[b]) * plane
-                                 + axis[1].tap_delta[b] * row + axis[2].tap_piece[c] * width + axis[2].tap_delta[c])
-                t += 1
+    tabulate_strip(axis, grid, tap_offset, sizes)
 
 
 cdef void tabulate_rows(ix *offset, ix channels, ix taps, ix channel_stride, const ix *tap_offset) noexcept nogil:

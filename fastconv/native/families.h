@@ -8,6 +8,7 @@
 #include "pack.h"
 #include "vmath.h"
 #include "elementwise.h"
+#include "direct.h"
 #include "winograd.h"
 #include "softmax.h"
 #include "loss.h"

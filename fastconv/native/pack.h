@@ -8,49 +8,99 @@
  */
 
 /* Every `step`-th element, without touching memory past the last one. */
-static void NAME(copy_every)(REAL *dst, const char *src, ix count, ix step, ix stride, int swap)
+INLINE void NAME(copy_every)(REAL *dst, const char *src, ix count, ix step, ix stride, int swap)
 {
-    ix i = 0;
-    const int plain = stride == (ix)sizeof(REAL) && !swap && (uintptr_t)src % sizeof(REAL) == 0;
-    if (plain && step == 1 && count >= VL) { /* rows are short: a call of memcpy would cost as much as the copy; the last vector overlaps its neighbour */
+    if (count > 0 && stride == (ix)sizeof(REAL) && !swap && (uintptr_t)src % sizeof(REAL) == 0) {
+        /* Whole vectors; the last one reaches back into what is already done, so that it ends with the last element. */
         const REAL *p = (const REAL *)src;
-        for (; i + VL <= count; i += VL) STORE(dst + i, LOAD(p + i));
-        STORE(dst + count - VL, LOAD(p + count - VL));
-        return;
-    }
-    if (plain && (step == 2 || step == 4)) {
-        const REAL *p = (const REAL *)src;
-        for (; i + VL < count; i += VL) {
-            const REAL *q = p + i * step;
-            V a = NAME(every_other)(LOAD(q), LOAD(q + VL), 0);
-            if (step == 4) a = NAME(every_other)(a, NAME(every_other)(LOAD(q + 2 * VL), LOAD(q + 3 * VL), 0), 0);
-            STORE(dst + i, a);
+        ix i = 0;
+        if (step == 1 && count >= VL) {
+            for (; i + VL <= count; i += VL) STORE(dst + i, LOAD(p + i));
+            if (i < count) STORE(dst + count - VL, LOAD(p + count - VL));
+            return;
+        }
+#if VBYTES == 64
+        if (step == 1) {
+            STOREN(dst, LOADN(p, count), count);
+            return;
+        }
+#endif
+        if (step == 2 && count > VL) {
+            for (; i + VL < count; i += VL) STORE(dst + i, NAME(every_other)(LOAD(p + 2 * i), LOAD(p + 2 * i + VL), 0));
+            p += 2 * (count - VL) - 1;
+            STORE(dst + count - VL, NAME(every_other)(LOAD(p), LOAD(p + VL), 1));
+            return;
+        }
+#if VBYTES == 64
+        if (step == 2) {
+            ix n = 2 * count - 1, low = FC_MIN(n, VL);
+            STOREN(dst, NAME(every_other)(LOADN(p, low), LOADN(p + VL, n - low), 0), count);
+            return;
+        }
+#endif
+        if (step == 4 && count > VL) {
+            for (; i + VL < count; i += VL) {
+                const REAL *q = p + 4 * i;
+                STORE(dst + i, NAME(every_other)(NAME(every_other)(LOAD(q), LOAD(q + VL), 0), NAME(every_other)(LOAD(q + 2 * VL), LOAD(q + 3 * VL), 0), 0));
+            }
+            p += 4 * (count - VL) - 3;
+            STORE(dst + count - VL,
+                  NAME(every_other)(NAME(every_other)(LOAD(p), LOAD(p + VL), 1), NAME(every_other)(LOAD(p + 2 * VL), LOAD(p + 3 * VL), 1), 1));
+            return;
         }
     }
-    NAME(copy_row)(dst + i, src + i * step * stride, count - i, step * stride, swap);
+    NAME(copy_row)(dst, src, count, step * stride, swap);
 }
 
-/* `count` elements of one source row, from index `start` on, `axis->step` apart; positions outside become what the padding mode says. row == NULL: zeros. */
+/* Elements [from, to) of a row that starts at index `start`, outside the source, `axis->step` apart. */
+static void NAME(stage_outside)(REAL *dst, const char *row, const fc_axis *axis, ix start, ix from, ix to, ix stride, int swap)
+{
+    for (ix i = from; i < to; i++) {
+        ix s = fc_source_index(axis, start + i * axis->step);
+        if (s < 0) dst[i] = 0;
+        else NAME(copy_row)(dst + i, row + s * stride, 1, stride, swap);
+    }
+}
+
+/* The part [low, high) of `count` elements, `step` apart from `start` on, that lies inside a row. */
+INLINE void NAME(row_inside)(const fc_axis *axis, ix start, ix count, ix *low, ix *high)
+{
+    ix l = start >= 0 ? 0 : fc_ceil_div(-start, axis->step), h = start >= axis->size ? 0 : fc_ceil_div(axis->size - start, axis->step);
+    *low = FC_MIN(l, count);
+    *high = FC_MAX(FC_MIN(h, count), *low);
+}
+
+/* `count` elements of one source row; positions outside become what the padding mode says. row == NULL: zeros. */
+INLINE void NAME(stage_part)(REAL *dst, const char *row, const fc_axis *axis, ix start, ix count, ix low, ix high, ix stride, int swap)
+{
+    if (!row) low = high = count;
+    if (!row || axis->mode == FC_ZEROS) {
+        for (ix i = 0; i < low; i++) dst[i] = 0;
+        for (ix i = high; i < count; i++) dst[i] = 0;
+    } else {
+        NAME(stage_outside)(dst, row, axis, start, 0, low, stride, swap);
+        NAME(stage_outside)(dst, row, axis, start, high, count, stride, swap);
+    }
+    if (high > low) NAME(copy_every)(dst + low, row + (start + low * axis->step) * stride, high - low, axis->step, stride, swap);
+}
+
 static void NAME(stage_row)(REAL *dst, const char *row, const fc_axis *axis, ix start, ix count, ix stride, int swap)
 {
-    if (!row) {
-        memset(dst, 0, (size_t)count * sizeof(REAL));
-        return;
+    ix low, high;
+    NAME(row_inside)(axis, start, count, &low, &high);
+    NAME(stage_part)(dst, row, axis, start, count, low, high, stride, swap);
+}
+
+/* One piece along the width of rows index, index + step, ... of axis `ah`, `pitch` apart in the strip. plane == NULL: zeros. */
+static void NAME(stage_rows)(REAL *dst, ix pitch, const char *plane, ix stride_h, ix stride, int swap, const fc_axis *ah, ix index, ix rows, const fc_axis *aw,
+                             ix start, ix count)
+{
+    ix low, high;
+    NAME(row_inside)(aw, start, count, &low, &high);
+    for (ix j = 0; j < rows; j++, dst += pitch) {
+        ix h = fc_source_index(ah, index + j * ah->step);
+        NAME(stage_part)(dst, plane && h >= 0 ? plane + h * stride_h : NULL, aw, start, count, low, high, stride, swap);
     }
-    ix step = axis->step;
-    ix low = start >= 0 ? 0 : (-start + step - 1) / step;
-    ix high = start >= axis->size ? 0 : (axis->size - start + step - 1) / step;
-    low = FC_MIN(low, count);
-    high = FC_MAX(FC_MIN(high, count), low);
-    for (ix part = 0; part < 2; part++) {
-        ix i = part ? high : 0, end = part ? count : low;
-        for (; i < end; i++) {
-            ix s = fc_source_index(axis, start + i * step);
-            if (s < 0) dst[i] = 0;
-            else NAME(copy_row)(dst + i, row + s * stride, 1, stride, swap);
-        }
-    }
-    NAME(copy_every)(dst + low, row + (start + low * step) * stride, high - low, step, stride, swap);
 }
 
 /* The strip of one channel for every run of the block. `channel` points at the channel of sample 0. */
@@ -66,13 +116,10 @@ static void NAME(stage)(REAL *strip, const fc_source *s, const char *channel, co
                 ix d = fc_source_index(ad, (run->od + i) * ad->step + ad->piece_offset[dp]);
                 for (ix hp = 0; hp < ah->pieces; hp++) {
                     REAL *rows = strip + ((dp * (1 + ad->extra) + i) * ah->pieces + hp) * plane;
-                    for (ix j = 0; j < run->rows + ah->extra; j++) {
-                        ix h = fc_source_index(ah, (run->oh + j) * ah->step + ah->piece_offset[hp]);
-                        const char *row = d < 0 || h < 0 ? NULL : sample + d * s->d + h * s->h;
-                        for (ix wp = 0; wp < aw->pieces; wp++)
-                            NAME(stage_row)(rows + j * row_size + wp * width, row, aw, run->q * aw->step + aw->piece_offset[wp],
-                                            run->width + aw->extra, s->w, s->swap);
-                    }
+                    for (ix wp = 0; wp < aw->pieces; wp++)
+                        NAME(stage_rows)(rows + wp * width, row_size, d < 0 ? NULL : sample + d * s->d, s->h, s->w, s->swap, ah,
+                                         run->oh * ah->step + ah->piece_offset[hp], run->rows + ah->extra, aw, run->q * aw->step + aw->piece_offset[wp],
+                                         run->width + aw->extra);
                 }
             }
         strip += ad->pieces * (1 + ad->extra) * ah->pieces * plane;

@@ -1,0 +1,428 @@
+# Direct sums for few channels (native/direct.h): depthwise and other small groups, first and last layers. The two sums of correlate.pxi and outer.pxi, described by the same
+# structures; what differs is that tiles read staged strips as they lie, so that nothing is packed but the weights.
+#
+# A task is a band: some rows of one sample's outputs, for one group. Strips of all channels of the group are staged, then every filter passes over them.
+
+cdef extern from "native/kernels.h" nogil:
+    ctypedef struct fc_lines:
+        ix at, taps, first
+    ix lines_vectors_f32()
+    ix lines_vectors_f64()
+    void lines_f32(ix nv, const float *strip, const ix *start, ix pitch, const fc_lines *lines, ix count, const ix *weights, const ix *across, ix taps,
+                   const float *A, ix a_step, float bias, float *C, ix ldc, const ix *to)
+    void lines_f64(ix nv, const double *strip, const ix *start, ix pitch, const fc_lines *lines, ix count, const ix *weights, const ix *across, ix taps,
+                   const double *A, ix a_step, double bias, double *C, ix ldc, const ix *to)
+    void spread_f32(ix rows, ix nv, ix kc, const float *A, ix a_step, const float *strip, const ix *start, const ix *reach, const float *bias, float *C, ix ldc,
+                    const ix *to)
+    void spread_f64(ix rows, ix nv, ix kc, const double *A, ix a_step, const double *strip, const ix *start, const ix *reach, const double *bias, double *C, ix ldc,
+                    const ix *to)
+    void put_tile_f32(float *y, ix ldy, ix yw, const float *tile, ix ld, ix rows, ix count)
+    void put_tile_f64(double *y, ix ldy, ix yw, const double *tile, ix ld, ix rows, ix count)
+    void stage_dy_f32(float *dst, const char *src, ix rows, ix stride, ix width, ix step, int swap, ix pitch, ix size)
+    void stage_dy_f64(double *dst, const char *src, ix rows, ix stride, ix width, ix step, int swap, ix pitch, ix size)
+    void inner_f32(ix rows, ix columns, ix n, const float *dy, ix dy_row, const float *strip, const ix *start, const ix *reach, float *sums)
+    void inner_f64(ix rows, ix columns, ix n, const double *dy, ix dy_row, const double *strip, const ix *start, const ix *reach, double *sums)
+    void turn_f32(float *dst, const float *dy, ix dy_row, ix rows, ix vectors)
+    void turn_f64(double *dst, const double *dy, ix dy_row, ix rows, ix vectors)
+    void stroke_f32(ix groups, ix columns, ix lines, ix width, const float *dy, ix group, const float *strip, ix pitch, const ix *reach, float *sums)
+    void stroke_f64(ix groups, ix columns, ix lines, ix width, const double *dy, ix group, const double *strip, ix pitch, const ix *reach, double *sums)
+    void part_filters_f32(float *dst, const float *sums, ix rows, ix columns)
+    void part_filters_f64(double *dst, const double *sums, ix rows, ix columns)
+    void fold_lanes_f32(float *dst, const float *sums, ix count)
+    void fold_lanes_f64(double *dst, const double *sums, ix count)
+
+cdef enum:
+    LINES = 4                  # rows of outputs in a tile of one filter
+    DIRECT_BYTES = 32 * 1024   # strips of a band: a first-level cache
+    DIRECT_WIDTH = 1024        # longest piece of a row
+    DIRECT_ROWS = 8            # a band has at least so many rows: each band stages the taps' overhang again
+    INNER_ROWS = 32            # rows of dy staged at once: one or more whole vectors
+
+
+cdef struct Bands:
+    ix rows, width             # of outputs in a full band
+    ix bands, pieces           # in a plane, in a row
+    ix strip                   # elements of one channel's strip
+    ix reach_size              # length of the following table
+    ix *reach                  # strip offset of each (channel, tap)
+
+
+cdef struct Direct:
+    Bands bands
+    int by_lines
+    ix line_count, a_line
+    fc_lines *lines
+    ix *weights                # position of each line's taps among (channel, tap)
+    ix *across                 # strip offset of each tap along the width
+
+
+cdef void plan_bands(Bands *b, fc_axis *axis, fc_grid *grid, ix channels, ix round_rows, ix vl, ix itemsize, ix *tap_offset, ix *sizes) noexcept nogil:
+    """Cut the outputs of a sample into bands and tabulate where taps lie in the strips of one."""
+    cdef ix row, rows
+    b.pieces = ceil_div(grid.ow, DIRECT_WIDTH)
+    b.width = grid.ow if b.pieces == 1 else ceil_div(ceil_div(grid.ow, b.pieces), vl) * vl
+    b.pieces = ceil_div(grid.ow, b.width)
+    fc_axis_stage(&axis[0], 1)
+    fc_axis_stage(&axis[1], grid.oh)
+    fc_axis_stage(&axis[2], b.width)
+    row = channels * axis[0].pieces * (1 + axis[0].extra) * axis[1].pieces * axis[2].pieces * (b.width + axis[2].extra) * itemsize
+    rows = DIRECT_BYTES // (row if row else 1) - axis[1].extra
+    rows = DIRECT_ROWS if rows < DIRECT_ROWS else rows
+    b.bands = ceil_div(grid.oh, rows)
+    b.rows = ceil_div(ceil_div(grid.oh, b.bands), round_rows) * round_rows
+    b.bands = ceil_div(grid.oh, b.rows)
+    grid.max_runs, grid.max_rows, grid.max_width = 1, b.rows, b.width
+    tabulate_strip(axis, grid, tap_offset, sizes)
+    b.strip = sizes[2]
+    b.reach_size = channels * axis[0].taps * axis[1].taps * axis[2].taps
+
+
+cdef void band_at(Bands *b, fc_grid *g, ix id, fc_run *run) noexcept nogil:
+    """Band `id`, counted over samples, depth, rows and pieces."""
+    cdef ix piece = id % b.pieces, band = id // b.pieces % b.bands
+    run.od = id // (b.pieces * b.bands) % g.od
+    run.n = id // (b.pieces * b.bands * g.od)
+    run.oh, run.q = band * b.rows, piece * b.width
+    run.rows = b.rows if g.oh - run.oh > b.rows else g.oh - run.oh
+    run.width = b.width if g.ow - run.q > b.width else g.ow - run.q
+
+
+cdef void stage_band(real *strips, const fc_source *source, ix channel, ix channels, const fc_axis *axis, const fc_grid *grid, Bands *b, fc_run *run) noexcept nogil:
+    cdef fc_block block
+    cdef ix c
+    block.runs, block.run = 1, run
+    for c in range(channels):
+        if real is float:
+            stage_f32(strips + c * b.strip, source, source.data + (channel + c) * source.c, axis, &block, grid.max_rows, grid.max_width)
+        else:
+            stage_f64(strips + c * b.strip, source, source.data + (channel + c) * source.c, axis, &block, grid.max_rows, grid.max_width)
+
+
+cdef void make_lines(Direct *d, Correlation *c) noexcept nogil:
+    """Sort the taps along the height into runs that lie on strip rows behind one another."""
+    cdef fc_axis *ad = &c.axis[0]
+    cdef fc_axis *ah = &c.axis[1]
+    cdef fc_axis *aw = &c.axis[2]
+    cdef ix channel, i, t, s, piece, delta, found, n = 0, used = 0, width = c.grid.max_width + aw.extra, row = c.sizes[1]
+    cdef ix plane = (c.grid.max_rows + ah.extra) * row
+    cdef int joins
+    d.line_count = 0
+    if c.taps == 0:  # a phase without taps: every output is its bias
+        return
+    for s in range(aw.taps):
+        d.across[s] = aw.tap_piece[s] * width + aw.tap_delta[s]
+    for channel in range(c.channels):
+        for i in range(ad.taps):
+            for piece in range(ah.pieces):
+                joins = 0
+                for delta in range(ah.extra + 1):
+                    found = -1
+                    for t in range(ah.taps):
+                        if ah.tap_piece[t] == piece and ah.tap_delta[t] == delta:
+                            found = t
+                    if found >= 0:
+                        if not joins:
+                            d.lines[n].at = channel * d.bands.strip + delta * row + plane * (
+                                (ad.tap_piece[i] * (1 + ad.extra) + ad.tap_delta[i]) * ah.pieces + piece)
+                            d.lines[n].taps, d.lines[n].first = 0, used
+                            n += 1
+                        d.lines[n - 1].taps += 1
+                        d.weights[used] = ((channel * ad.taps + i) * ah.taps + found) * aw.taps
+                        used += 1
+                    joins = found >= 0
+    d.line_count = n
+
+
+cdef void direct_task(real *y, Correlation *c, Direct *d, const real *packed, char *memory, ix id) noexcept nogil:
+    """One band, for one group."""
+    cdef ix vl = vector_lanes(y), mr = tile_mr(y), nr = tile_nv(y), ld = 8 * vl
+    cdef real *strips = <real *> memory
+    cdef real *tile = strips + c.channels * d.bands.strip
+    cdef fc_run run
+    cdef ix start[8]
+    cdef ix to[8]
+    cdef ix in_tile[8]
+    cdef ix g = id % c.groups, row, vectors, count, panel, rows, v, nv, j, r, left, k
+    cdef real *base
+    cdef real *out
+    cdef real *target
+    cdef ix *where
+    cdef ix step
+    cdef const real *A
+    cdef const real *bias
+    cdef int whole
+    band_at(&d.bands, &c.grid, id // c.groups, &run)
+    stage_band(strips, &c.source, g * c.channels, c.channels, c.axis, &c.grid, &d.bands, &run)
+    base = y + run.n * c.grid.yn + g * c.rows * c.y_channel + run.od * c.grid.yd + run.oh * c.grid.yh + run.q * c.grid.yw
+    vectors, count = ceil_div(run.width, vl), run.width if run.width < vl else vl
+    whole = c.grid.yw == 1 and run.width >= vl
+    for j in range(8):
+        in_tile[j] = j * vl
+    if d.by_lines:
+        nr = lines_vectors_f32() if real is float else lines_vectors_f64()
+        for row in range(c.rows):
+            A = packed + (g * c.panels + row // mr) * c.reduction * mr + row % mr
+            r = 0
+            while r < run.rows:
+                left = run.rows - r if run.rows - r < LINES else LINES
+                out = base + row * c.y_channel + r * c.grid.yh
+                v = 0
+                while v < vectors:
+                    nv = ceil_div(vectors - v, ceil_div(vectors - v, nr))
+                    for j in range(nv):
+                        k = (v + j) * vl if (v + j + 1) * vl <= run.width or run.width < vl else run.width - vl
+                        start[j], to[j] = r * c.sizes[1] + k, k * c.grid.yw
+                    if whole and left == LINES:
+                        if real is float:
+                            lines_f32(nv, strips, start, c.sizes[1], d.lines, d.line_count, d.weights, d.across, c.axis[2].taps, A, mr,
+                                      (<const real *> c.bias)[g * c.rows + row] if c.bias != NULL else 0, out, c.grid.yh, to)
+                        else:
+                            lines_f64(nv, strips, start, c.sizes[1], d.lines, d.line_count, d.weights, d.across, c.axis[2].taps, A, mr,
+                                      (<const real *> c.bias)[g * c.rows + row] if c.bias != NULL else 0, out, c.grid.yh, to)
+                    else:
+                        if real is float:
+                            lines_f32(nv, strips, start, c.sizes[1], d.lines, d.line_count, d.weights, d.across, c.axis[2].taps, A, mr,
+                                      (<const real *> c.bias)[g * c.rows + row] if c.bias != NULL else 0, tile, ld, in_tile)
+                            for j in range(nv):
+                                put_tile_f32(out + to[j], c.grid.yh, c.grid.yw, tile + j * vl, ld, left, count)
+                        else:
+                            lines_f64(nv, strips, start, c.sizes[1], d.lines, d.line_count, d.weights, d.across, c.axis[2].taps, A, mr,
+                                      (<const real *> c.bias)[g * c.rows + row] if c.bias != NULL else 0, tile, ld, in_tile)
+                            for j in range(nv):
+                                put_tile_f64(out + to[j], c.grid.yh, c.grid.yw, tile + j * vl, ld, left, count)
+                    v += nv
+                r += LINES
+    else:
+        for panel in range(c.panels):
+            rows = c.rows - panel * mr if c.rows - panel * mr < mr else mr
+            A = packed + (g * c.panels + panel) * c.reduction * mr
+            bias = <const real *> c.bias + g * c.rows + panel * mr if c.bias != NULL else NULL
+            out = base + panel * mr * c.y_channel
+            if whole:
+                target, step, where = out, c.y_channel, &to[0]
+            else:
+                target, step, where = tile, ld, &in_tile[0]
+            v = 0
+            while v < vectors * run.rows:
+                nv = tile_width_f32(vectors * run.rows - v) if real is float else tile_width_f64(vectors * run.rows - v)
+                for j in range(nv):
+                    r, k = (v + j) // vectors, (v + j) % vectors
+                    k = k * vl if (k + 1) * vl <= run.width or run.width < vl else run.width - vl
+                    start[j], to[j] = r * c.sizes[1] + k, r * c.grid.yh + k * c.grid.yw
+                if real is float:
+                    spread_f32(rows, nv, c.reduction, A, mr, strips, start, d.bands.reach, bias, target, step,
+                               where)
+                    if not whole:
+                        for j in range(nv):
+                            put_tile_f32(out + to[j], c.y_channel, c.grid.yw, tile + j * vl, ld, rows, count)
+                else:
+                    spread_f64(rows, nv, c.reduction, A, mr, strips, start, d.bands.reach, bias, target, step,
+                               where)
+                    if not whole:
+                        for j in range(nv):
+                            put_tile_f64(out + to[j], c.y_channel, c.grid.yw, tile + j * vl, ld, rows, count)
+                v += nv
+    if c.activation:
+        for row in range(c.rows):
+            for r in range(run.rows):
+                if real is float:
+                    activate_f32(base + row * c.y_channel + r * c.grid.yh, run.width, c.activation)
+                else:
+                    activate_f64(base + row * c.y_channel + r * c.grid.yh, run.width, c.activation)
+
+
+cdef size_t plan_direct(real *tag, Correlation *c, Direct *d, size_t *packed, size_t *tables) noexcept nogil:
+    """Fills the derived fields of `c` and `d` but the tables; returns the scratch of a thread."""
+    cdef ix vl = vector_lanes(tag)
+    c.taps = c.axis[0].taps * c.axis[1].taps * c.axis[2].taps
+    c.reduction = c.channels * c.taps
+    c.panels = ceil_div(c.rows, tile_mr(tag))
+    # Two filters and more share a vector loaded; one alone shares it between rows of outputs.
+    d.by_lines = c.rows <= 2 and c.grid.oh > LINES // 2
+    plan_bands(&d.bands, c.axis, &c.grid, c.channels, LINES if d.by_lines else 1, vl, sizeof(real), c.tap_offset, c.sizes)
+    packed[0] = <size_t> padded(c.groups * c.panels * c.reduction * tile_mr(tag)) * sizeof(real)
+    tables[0] = <size_t> padded(5 * d.bands.reach_size + c.axis[2].taps + 16) * sizeof(ix)
+    return (<size_t> padded(c.channels * d.bands.strip + (LINES if d.by_lines else tile_mr(tag)) * 8 * vl) * sizeof(real) + 127) // 64 * 64
+
+
+cdef int direct_correlate(real *y, Correlation *c, int threads) except -1 nogil:
+    """The sum that `correlate` computes."""
+    cdef Direct d
+    cdef size_t packed, tables, per_thread
+    cdef ix pixels = c.grid.samples * c.grid.od * c.grid.oh * c.grid.ow, task, tasks
+    cdef char *memory
+    if pixels == 0 or c.groups * c.rows == 0:
+        return 0
+    per_thread = plan_direct(y, c, &d, &packed, &tables)
+    if 2.0 * pixels * c.groups * c.rows * c.reduction < SERIAL_FLOPS:
+        threads = 1
+    memory = <char *> take_scratch(packed + tables + threads * per_thread + 64)
+    d.bands.reach = <ix *> (memory + packed)
+    d.weights = d.bands.reach + d.bands.reach_size
+    d.across = d.weights + d.bands.reach_size
+    d.lines = <fc_lines *> (d.across + c.axis[2].taps)
+    tabulate_rows(d.bands.reach, c.channels, c.taps, d.bands.strip, c.tap_offset)
+    make_lines(&d, c)
+    for task in range(c.groups * c.panels):
+        pack_panel(<real *> memory, c, task)
+    tasks = c.grid.samples * c.grid.od * d.bands.bands * d.bands.pieces * c.groups
+    for task in prange(tasks, num_threads=threads, schedule="dynamic", chunksize=1 + tasks // (16 * threads)):
+        direct_task(y, c, &d, <real *> memory, memory + packed + tables + threadid() * per_thread, task)
+    fc_scratch_give(memory)
+    return 0
+
+
+# ---- gradient of the weights
+
+cdef struct Inner:
+    Bands bands
+    int by_filters      # filters as lanes, else pixels
+    int flat            # vectors of pixels run over the ends of rows: dy is staged with the pitch of the strip
+    ix vectors          # in a full band
+    ix columns, chunk, parts
+    size_t sums
+
+
+cdef size_t plan_inner(real *tag, Outer *o, Inner *p, size_t *tables) noexcept nogil:
+    """Fills the derived fields but the tables; returns the scratch of a thread."""
+    cdef ix vl = vector_lanes(tag), aligned, flat
+    o.taps = o.axis[0].taps * o.axis[1].taps * o.axis[2].taps
+    plan_bands(&p.bands, o.axis, &o.grid, o.channels, 1, vl, sizeof(real), o.tap_offset, o.sizes)
+    p.columns = o.channels * o.taps
+    aligned, flat = p.bands.rows * ceil_div(p.bands.width, vl), ceil_div(p.bands.rows * o.sizes[1], vl)
+    p.flat = flat < aligned and p.bands.pieces == 1
+    p.vectors = flat if p.flat else aligned
+    # Lanes used of those computed: filters of whole vectors, or pixels of a band (which cost an unaligned load for few multiplications more).
+    p.by_filters = 4 * ceil_div(o.rows, vl) * vl * p.bands.rows * p.bands.width < 5 * o.rows * p.vectors * vl
+    if p.by_filters:
+        p.vectors = ceil_div(p.bands.rows * p.bands.width, vl)
+    p.chunk = o.rows if o.rows < INNER_ROWS else INNER_ROWS
+    # The bands are dealt to a fixed number of partial sums, so that few groups keep several threads busy.
+    p.parts = 1
+    while p.parts < 8 and p.parts * o.groups < 16:
+        p.parts *= 2
+    p.sums = <size_t> padded(o.groups * o.rows * p.columns) * sizeof(real)
+    tables[0] = <size_t> padded(p.columns) * sizeof(ix)
+    return (<size_t> padded(o.channels * p.bands.strip + (2 * ceil_div(p.chunk, vl) * vl * p.vectors) * vl
+                                 + ceil_div(o.rows, vl) * vl * p.columns * (1 if p.by_filters else vl)) * sizeof(real)
+            + p.vectors * sizeof(ix) + 127) // 64 * 64
+
+
+cdef void inner_task(real *sums, Outer *o, Inner *p, char *memory, ix part, ix g) noexcept nogil:
+    """One part of the bands, for one group."""
+    cdef ix vl = vector_lanes(sums), strip_size = padded(o.channels * p.bands.strip), dy_row = p.vectors * vl
+    cdef real *lanes = <real *> memory
+    cdef ix sums_size = ceil_div(o.rows, vl) * vl * p.columns * (1 if p.by_filters else vl)
+    cdef real *dy = lanes + sums_size
+    cdef real *turned = dy + p.chunk * dy_row
+    cdef real *strips = turned + ceil_div(p.chunk, vl) * vl * dy_row
+    cdef ix *start = <ix *> (strips + strip_size)
+    cdef ix bands = o.grid.samples * o.grid.od * p.bands.bands * p.bands.pieces, id, k, first, m, n, r, v, across, pitch
+    cdef const char *row
+    cdef real *at
+    cdef fc_run run
+    memset(lanes, 0, sums_size * sizeof(real))
+    memset(strips, 0, strip_size * sizeof(real))  # what vectors hang over into is multiplied by zeros: no NaN may lie there
+    for id in range(part * bands // p.parts, (part + 1) * bands // p.parts):
+        band_at(&p.bands, &o.grid, id, &run)
+        stage_band(strips, &o.source, g * o.channels, o.channels, o.axis, &o.grid, &p.bands, &run)
+        across = ceil_div(run.width, vl)
+        if p.by_filters:
+            pitch = run.width
+        else:
+            pitch = o.sizes[1] if p.flat else across * vl
+        n = ceil_div((run.rows - 1) * pitch + run.width, vl)
+        if not p.by_filters:
+            for v in range(n):
+                start[v] = v * vl if p.flat else v // across * o.sizes[1] + v % across * vl
+        first = 0
+        while first < o.rows:
+            m = p.chunk if o.rows - first > p.chunk else o.rows - first
+            for k in range(m):
+                row = o.dy.data + run.n * o.dy.n + (g * o.rows + first + k) * o.dy.c + run.od * o.dy.d + run.oh * o.dy.h + run.q * o.dy.w
+                if real is float:
+                    stage_dy_f32(dy + k * dy_row, row, run.rows, o.dy.h, run.width, o.dy.w, o.dy.swap, pitch, n * vl)
+                else:
+                    stage_dy_f64(dy + k * dy_row, row, run.rows, o.dy.h, run.width, o.dy.w, o.dy.swap, pitch, n * vl)
+            at = lanes + first * p.columns * vl
+            if p.by_filters:
+                at = lanes + first * p.columns
+                if real is float:
+                    turn_f32(turned, dy, dy_row, m, n)
+                    stroke_f32(ceil_div(m, vl), p.columns, run.rows, run.width, turned, n * vl * vl, strips, o.sizes[1], p.bands.reach, at)
+                else:
+                    turn_f64(turned, dy, dy_row, m, n)
+                    stroke_f64(ceil_div(m, vl), p.columns, run.rows, run.width, turned, n * vl * vl, strips, o.sizes[1], p.bands.reach, at)
+            elif real is float:
+                inner_f32(m, p.columns, n, dy, dy_row, strips, start, p.bands.reach, at)
+            else:
+                inner_f64(m, p.columns, n, dy, dy_row, strips, start, p.bands.reach, at)
+            first += m
+    at = sums + g * o.rows * p.columns
+    if p.by_filters:
+        if real is float:
+            part_filters_f32(at, lanes, o.rows, p.columns)
+        else:
+            part_filters_f64(at, lanes, o.rows, p.columns)
+    elif real is float:
+        fold_lanes_f32(at, lanes, o.rows * p.columns)
+    else:
+        fold_lanes_f64(at, lanes, o.rows * p.columns)
+
+
+cdef int direct_outer(real *dweight, Outer *o, int threads) except -1 nogil:
+    """The sum that `outer` computes."""
+    cdef Inner p
+    cdef size_t tables, per_thread = plan_inner(dweight, o, &p, &tables)
+    cdef ix pixels = o.grid.samples * o.grid.od * o.grid.oh * o.grid.ow, task, i, size = p.sums // sizeof(real)
+    cdef char *memory
+    cdef const real *sums
+    if 2.0 * pixels * o.groups * o.rows * p.columns < SERIAL_FLOPS:
+        threads = 1
+    memory = <char *> take_scratch(p.sums * p.parts + tables + threads * per_thread + 64)
+    sums = <const real *> memory
+    p.bands.reach = <ix *> (memory + p.sums * p.parts)
+    tabulate_rows(p.bands.reach, o.channels, o.taps, p.bands.strip, o.tap_offset)
+    for task in prange(p.parts * o.groups, num_threads=threads, schedule="dynamic"):
+        inner_task(<real *> memory + task // o.groups * size, o, &p, memory + p.sums * p.parts + tables + threadid() * per_thread,
+                   task // o.groups, task % o.groups)
+    for task in range(o.groups * o.rows * p.columns):
+        dweight[task] = sums[task]
+        for i in range(1, p.parts):
+            dweight[task] += sums[i * size + task]
+    fc_scratch_give(memory)
+    return 0
+
+
+cdef size_t direct_bytes(real *tag, str direction, Shape p, int threads) except? 0:
+    """Scratch of the direct algorithm; the same for every N."""
+    cdef Tables t = Tables(p)
+    cdef fc_source source
+    cdef Weights w
+    cdef Correlation c
+    cdef Direct d
+    cdef Outer o
+    cdef Inner inner
+    cdef ix one[4 * 3]
+    cdef size_t packed, tables, per_thread
+    memset(&source, 0, sizeof(source))
+    memset(&w, 0, sizeof(w))
+    if direction == "backward_weight":
+        describe_outer(&o, t, p, &source, &source, one)
+        per_thread = plan_inner(tag, &o, &inner, &tables)
+        return inner.sums * inner.parts + tables + threads * per_thread
+    describe_forward(&c, t, p, &source, &w, NULL)
+    if direction == "backward_input":
+        largest_phase(&c, p)
+    per_thread = plan_direct(tag, &c, &d, &packed, &tables)
+    packed += tables + threads * per_thread
+    if direction == "backward_input":
+        packed += padded_bytes(p, sizeof(real))
+    return packed
+
+
+def direct_scratch(str direction, int itemsize, Shape shape, int threads):
+    """Bytes of scratch of "forward", "backward_input" or "backward_weight" by direct sums."""
+    if itemsize == 4:
+        return direct_bytes(<float *> NULL, direction, shape, threads)
+    return direct_bytes(<double *> NULL, direction, shape, threads)
