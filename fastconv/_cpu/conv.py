@@ -130,7 +130,7 @@ def _direct_scratch(direction):
 
 
 def _overhang(positions, problem):
-    """Lanes computed for each output, when rows of so many start new vectors."""
+    """Lanes computed for each of so many outputs (or filters) when they start a new vector."""
     lanes = 64 // problem.dtype.itemsize
     return -(-positions // lanes) * lanes / positions
 
@@ -157,6 +157,7 @@ def _direct_suits_weight(problem, precision):
     overhang = _overhang(out, problem)
     if problem.stride[2] == 1:  # vectors may run on into the next row, over the overhang of the taps
         overhang = min(overhang, 1 + (problem.kernel[2] - 1) * problem.dilation[2] / out)
+    overhang = min(overhang, _overhang(rows, problem))  # lanes may also be filters
     packed = rows * -(-columns // lanes) * lanes + PACKING * (rows + columns)
     if INNER_COST * rows * columns * overhang >= packed:
         return "costs more multiplications than packing patches costs"
