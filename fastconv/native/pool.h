@@ -205,7 +205,7 @@ typedef int64_t NAME(wide) __attribute__((vector_size(VBYTES / REAL_BYTES * 8)))
 INLINE void NAME(put_indices)(int64_t *out, M at, M column, int64_t base, ix left)
 {
     NAME(wide) missing = __builtin_convertvector(at == NOWHERE, NAME(wide));
-    NAME(wide) index = __builtin_convertvector(at, NAME(wide)) + __builtin_convertvector(column, NAME(wide)) + base;
+    NAME(wide) index = (__builtin_convertvector(at, NAME(wide)) & ~missing) + __builtin_convertvector(column, NAME(wide)) + base;
     index |= missing;
     memcpy(out, &index, (size_t)FC_MIN(left, VL) * sizeof *out);
 }

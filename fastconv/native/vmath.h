@@ -37,14 +37,15 @@
 #define UINT uint64_t
 #endif
 
+/* Integers are unsigned here: what becomes of the bits of a NaN does not matter, but it must not overflow. */
 typedef UINT NAME(bits) __attribute__((vector_size(VBYTES)));
 
 /* r in [-ln2/2, ln2/2] and the integer n (as bits and as a number) with x = n ln2 + r. |x| must stay below 2^10. */
-INLINE V NAME(vreduce)(V x, M *n, V *number)
+INLINE V NAME(vreduce)(V x, NAME(bits) *n, V *number)
 {
     const V magic = SPLAT(VM_MAGIC);
     V shifted = x * (REAL)0x1.71547652b82fep+0 + magic;
-    *n = (M)shifted - (M)magic;
+    *n = (NAME(bits))shifted - (NAME(bits))magic;
     V nf = *number = shifted - magic;
 #if REAL_BYTES == 4
     /* the high part has 15 bits, n at most 9: the product is exact even without a fused multiply-add */
@@ -81,7 +82,7 @@ INLINE V NAME(vexpm1_reduced)(V r)
 }
 
 /* 2^n for n within the normal exponents */
-INLINE V NAME(vpow2)(M n)
+INLINE V NAME(vpow2)(NAME(bits) n)
 {
     return (V)((n + VM_BIAS) << VM_BITS);
 }
@@ -96,7 +97,7 @@ INLINE V NAME(vexp)(V x)
 #endif
     x = SELECT(x > high, high, x);
     x = SELECT(x < low, low, x);
-    M n;
+    NAME(bits) n;
     V number, p = NAME(vexpm1_reduced)(NAME(vreduce)(x, &n, &number));
 #if VBYTES == 64 && REAL_BYTES == 4
     return (V)_mm512_scalef_ps((__m512)(p + (REAL)1), (__m512)number);
@@ -104,7 +105,7 @@ INLINE V NAME(vexp)(V x)
     return (V)_mm512_scalef_pd((__m512d)(p + (REAL)1), (__m512d)number);
 #else
     /* 2^n in two normal factors; the shift is a logical one of a positive number, which every ISA has for 64 bits too */
-    M half = (M)((NAME(bits))(n + 4096) >> 1) - 2048;
+    NAME(bits) half = ((n + 4096) >> 1) - 2048;
     V scale = NAME(vpow2)(half);
     return (p * scale + scale) * NAME(vpow2)(n - half);
 #endif
@@ -116,7 +117,7 @@ INLINE V NAME(vexpm1_nonpositive)(V x)
     const V low = SPLAT((REAL)-40);                        /* exp(-40) is below half an ulp of 1 in both types */
     V y = SELECT(x < low, low, x);
     y = SELECT(y > (REAL)0, SPLAT(0), y);
-    M n;
+    NAME(bits) n;
     V number, p = NAME(vexpm1_reduced)(NAME(vreduce)(y, &n, &number));
     V scale = NAME(vpow2)(n);
     p = p * scale + (scale - (REAL)1);
@@ -187,17 +188,17 @@ INLINE V NAME(vlog)(V x)
 {
 #if REAL_BYTES == 4
     const REAL tiny = 0x1p-126f, lift = 0x1p24f, lifted = 24;
-    const int32_t one = 0x3f800000, root_half = 0x3f3504f3, mantissa = 0x7fffff;
+    const uint32_t one = 0x3f800000, root_half = 0x3f3504f3, mantissa = 0x7fffff;
 #else
     const REAL tiny = 0x1p-1022, lift = 0x1p54, lifted = 54;
-    const int64_t one = 0x3ff0000000000000, root_half = 0x3fe6a09e667f3bcd, mantissa = 0xfffffffffffff;
+    const uint64_t one = 0x3ff0000000000000, root_half = 0x3fe6a09e667f3bcd, mantissa = 0xfffffffffffff;
 #endif
     const V magic = SPLAT(VM_MAGIC);
     M subnormal = x < tiny;
-    M bits = (M)SELECT(subnormal, x * lift, x) + (one - root_half);
-    M e = (M)((NAME(bits))bits >> VM_BITS) - VM_BIAS;
+    NAME(bits) bits = (NAME(bits))SELECT(subnormal, x * lift, x) + (one - root_half);
+    NAME(bits) e = (bits >> VM_BITS) - VM_BIAS;
     V m = (V)((bits & mantissa) + root_half);
-    V k = (V)((M)magic + e) - magic;
+    V k = (V)((NAME(bits))magic + e) - magic;
     k = SELECT(subnormal, k - lifted, k);
     V y = NAME(vlog_reduced)(m - (REAL)1, k);
     y = SELECT(x == (REAL)0, SPLAT(-__builtin_inf()), y);
