@@ -23,7 +23,8 @@ def _labels(operation, target, classes, ignore_index=None, weight=None):
     total, wrong = isa.active().label_total(labels, classes, ignore_index, weight)
     if wrong is not None:
         otherwise = "" if ignore_index is None else f", or ignore_index={ignore_index}"
-        raise ValueError(f"{operation}: target {wrong} is not a class (need 0 <= target < {classes}{otherwise})")
+        rule = f"(need 0 <= target < {classes}{otherwise})"
+        raise ValueError(f"{operation}: target {wrong} is not a class {rule}")
     return labels, total
 
 
@@ -35,8 +36,9 @@ def _scale(reduction, count):
 def _reduced(losses, total, reduction, count, dtype):
     if reduction == "none":
         return losses
-    with np.errstate(all="ignore"):
-        return dtype.type(total if reduction == "sum" else np.divide(total, count))
+    if reduction == "mean":
+        total = total / count if count else total * math.inf  # as IEEE divides: 0 / 0 is nan
+    return dtype.type(total)
 
 
 def _class_loss(name, x, labels, target, weight, reduction, count, smoothing=0.0, margin=0.0):

@@ -56,8 +56,9 @@ def _affine(x, dy, around, mean, scale, shift, factor, dtype, shape):
     """
     y = np.empty(shape, dtype)
     if y.size:
-        near = mean.astype(dtype)
-        constants = np.stack([near, scale, shift + (near - mean) * scale, factor])
+        constants = np.empty((4, around[1]))
+        near = constants[0] = mean.astype(dtype)
+        constants[1], constants[2], constants[3] = scale, shift + (near - mean) * scale, factor
         constants = _spread(constants, around, dtype)
         isa.active().channel_affine(x, dy, constants, y, *around, _config.get_num_threads())
     return y

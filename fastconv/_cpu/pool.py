@@ -25,7 +25,7 @@ def _windows(problem):
 
 
 def _holders(problem):
-    """For each axis (start, holder): input i lies in the windows of outputs holder[start[i] : start[i + 1]]."""
+    """For each axis (start, holder): input i lies in windows of outputs holder[start[i] : start[i + 1]]."""
     tables = []
     for (begin, valid, _), size, dilation in zip(problem.windows, problem.size, problem.dilation):
         holder = np.repeat(np.arange(len(begin), dtype=np.int64), valid)
