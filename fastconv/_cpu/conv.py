@@ -9,6 +9,7 @@ import numpy as np
 from .. import _config
 from . import isa
 from .algorithms import TABLES, Algorithm, choose
+from .arrays import plain
 
 DIRECTIONS = {"conv": "forward", "conv_backward_input": "backward_input", "conv_backward_weight": "backward_weight"}
 
@@ -17,11 +18,6 @@ DIRECTIONS = {"conv": "forward", "conv_backward_input": "backward_input", "conv_
 def _shape(kernels, problem):
     """The problem as the C integers that the kernels read."""
     return kernels.Shape(problem)
-
-
-def _small(vector, dtype):
-    """A bias: contiguous and native, copied only if it is not."""
-    return None if vector is None else np.ascontiguousarray(vector, dtype)
 
 
 def _run(direction, problem, algorithm, *arrays):
@@ -72,11 +68,11 @@ def col2im(cols, problem):
 
 
 def _implicit_forward(kernels, problem, x, weight, bias, y):
-    kernels.conv_forward(x, weight, _small(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
+    kernels.conv_forward(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
 
 
 def _implicit_backward_input(kernels, problem, dy, weight, bias, dx):
-    kernels.conv_backward_input(dy, weight, _small(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
+    kernels.conv_backward_input(dy, weight, plain(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
 
 
 def _implicit_backward_weight(kernels, problem, dy, x, dweight):
@@ -111,11 +107,11 @@ def _direct_accepts_input(problem):
 
 
 def _direct_forward(kernels, problem, x, weight, bias, y):
-    kernels.conv_forward(x, weight, _small(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads(), True)
+    kernels.conv_forward(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads(), True)
 
 
 def _direct_backward_input(kernels, problem, dy, weight, bias, dx):
-    kernels.conv_backward_input(dy, weight, _small(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads(), True)
+    kernels.conv_backward_input(dy, weight, plain(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads(), True)
 
 
 def _direct_backward_weight(kernels, problem, dy, x, dweight):
@@ -196,7 +192,7 @@ def _im2col_forward(kernels, problem, x, weight, bias, y):
     for n in range(problem.N):
         for g in range(problem.groups):
             kernels.matmul(w[g], cols[n, g], None, rows[n, g], threads)
-    kernels.finish(y.reshape(problem.N, problem.K, rows.shape[3]), _small(bias, problem.dtype), _shape(kernels, problem), threads)
+    kernels.finish(y.reshape(problem.N, problem.K, rows.shape[3]), plain(bias, problem.dtype), _shape(kernels, problem), threads)
 
 
 @np.errstate(all="ignore")  # what NumPy adds up here says no more about NaN and overflow than the kernels do
@@ -247,11 +243,11 @@ def _winograd_accepts_zeros(problem):
 
 
 def _winograd_forward(kernels, problem, x, weight, bias, y):
-    kernels.winograd_forward(x, weight, _small(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
+    kernels.winograd_forward(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
 
 
 def _winograd_backward_input(kernels, problem, dy, weight, bias, dx):
-    kernels.winograd_backward_input(dy, weight, _small(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
+    kernels.winograd_backward_input(dy, weight, plain(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
 
 
 def _winograd_backward_weight(kernels, problem, dy, x, dweight):

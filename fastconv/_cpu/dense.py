@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _config
 from . import isa
+from .arrays import plain
 
 
 def _rows(array):
@@ -24,10 +25,9 @@ def _product(a, b, bias, dtype):
 
 def linear(x, weight, bias):
     dtype = weight.dtype.newbyteorder("=")
-    bias = None if bias is None else np.ascontiguousarray(bias, dtype)
     rows = _rows(x)
     y = np.empty((len(rows), len(weight)), dtype)
-    isa.active().linear(rows, weight, bias, y, _config.get_num_threads())
+    isa.active().linear(rows, weight, plain(bias, dtype), y, _config.get_num_threads())
     return y.reshape(*x.shape[:-1], len(weight))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _config
 from . import isa
+from .arrays import plain
 
 
 def _labels(operation, target, classes, ignore_index=None, weight=None):
@@ -19,8 +20,7 @@ def _labels(operation, target, classes, ignore_index=None, weight=None):
     if target.dtype.kind == "u" and target.dtype.itemsize == 8:  # what int64 cannot hold is wrong either way
         target = np.minimum(target, np.iinfo(np.int64).max)
     labels = np.array(target, np.int64, order="C")
-    weight = None if weight is None else np.ascontiguousarray(weight, np.float64)
-    total, wrong = isa.active().label_total(labels, classes, ignore_index, weight)
+    total, wrong = isa.active().label_total(labels, classes, ignore_index, plain(weight, np.float64))
     if wrong is not None:
         otherwise = "" if ignore_index is None else f", or ignore_index={ignore_index}"
         rule = f"(need 0 <= target < {classes}{otherwise})"
@@ -45,11 +45,9 @@ def _class_loss(name, x, labels, target, weight, reduction, count, smoothing=0.0
     dtype, (N, classes, *rest) = x.dtype.newbyteorder("="), x.shape
     losses, total = np.zeros((N, *rest), dtype), 0.0
     d = np.zeros(x.shape, dtype) if name == "nll" else np.empty(x.shape, dtype)
-    if weight is not None:
-        weight = np.ascontiguousarray(weight, dtype)
     if d.size:
         total = isa.active().class_loss(
-            name, x, labels, target, weight, losses, d, N, classes, math.prod(rest), smoothing, margin,
+            name, x, labels, target, plain(weight, dtype), losses, d, N, classes, math.prod(rest), smoothing, margin,
             _scale(reduction, count), _config.get_num_threads(),
         )  # fmt: skip
     return _reduced(losses, total, reduction, count, dtype), d

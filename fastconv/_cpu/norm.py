@@ -19,6 +19,7 @@ def _sums(kind, x, around, y=None, shift=None):
     return out
 
 
+@np.errstate(all="ignore")
 def channel_sum(dy, axis):
     shape = dy.shape
     around = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])

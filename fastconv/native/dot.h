@@ -45,7 +45,7 @@ INLINE void NAME(dot_body)(const ix m, const ix n, ix count, const REAL *A, ix l
         UNROLL for (ix i = 0; i < m; i++)
         {
             V a = LOAD(A + i * lda + k);
-            UNROLL for (ix j = 0; j < n; j++) c[i][j] += a * b[j];
+            UNROLL for (ix j = 0; j < n; j++) c[i][j] = FMA(a, b[j], c[i][j]);
         }
     }
     if (k < count) {
@@ -53,7 +53,7 @@ INLINE void NAME(dot_body)(const ix m, const ix n, ix count, const REAL *A, ix l
         UNROLL for (ix i = 0; i < m; i++)
         {
             V a = LOADN(A + i * lda + k, count - k);
-            UNROLL for (ix j = 0; j < n; j++) c[i][j] += a * b[j];
+            UNROLL for (ix j = 0; j < n; j++) c[i][j] = FMA(a, b[j], c[i][j]);
         }
     }
     UNROLL for (ix i = 0; i < m; i++)

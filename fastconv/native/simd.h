@@ -7,6 +7,8 @@
  *   LOADN       the first n lanes (0 <= n <= VL), zeros elsewhere; touches no memory past them
  *   STOREN      the first n lanes
  *   SELECT      mask ? a : b by lane
+ *   FMA         a * b + c, rounded once where the processor can. The compiler contracts the written-out form too, but decides for every copy of a
+ *               loop anew; sums that must have the same bits in several copies (tiles of other heights, tails) are written with FMA
  * The width is fixed by the ISA level that the file is compiled for.
  */
 #ifndef FC_SIMD_COMMON
@@ -16,6 +18,8 @@
 #include <string.h>
 #if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 typedef ptrdiff_t ix;
@@ -70,6 +74,7 @@ typedef ptrdiff_t ix;
 #undef LOADN
 #undef STOREN
 #undef SELECT
+#undef FMA
 #undef MR
 #undef NV
 #undef MR_BYTES
@@ -100,6 +105,7 @@ typedef INT M __attribute__((vector_size(VBYTES)));
 #define LOADN(p, n) NAME(load_first)((p), (n))
 #define STOREN(p, v, n) NAME(store_first)((p), (v), (n))
 #define SELECT(m, a, b) ((V)(((M)(a) & (m)) | ((M)(b) & ~(m))))
+#define FMA(a, b, c) NAME(multiply_add)((a), (b), (c))
 
 #if VBYTES == 64 && REAL_BYTES == 4
 INLINE V NAME(load_first)(const REAL *p, ix n) { return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
@@ -118,4 +124,20 @@ INLINE void NAME(store_first)(REAL *p, V v, ix n)
 {
     for (ix i = 0; i < n; i++) p[i] = v[i];
 }
+#endif
+
+#if VBYTES == 64 && REAL_BYTES == 4
+INLINE V NAME(multiply_add)(V a, V b, V c) { return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+#elif VBYTES == 64
+INLINE V NAME(multiply_add)(V a, V b, V c) { return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
+#elif VBYTES == 32 && defined(__FMA__) && REAL_BYTES == 4
+INLINE V NAME(multiply_add)(V a, V b, V c) { return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+#elif VBYTES == 32 && defined(__FMA__)
+INLINE V NAME(multiply_add)(V a, V b, V c) { return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c); }
+#elif defined(__aarch64__) && REAL_BYTES == 4
+INLINE V NAME(multiply_add)(V a, V b, V c) { return (V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+#elif defined(__aarch64__)
+INLINE V NAME(multiply_add)(V a, V b, V c) { return (V)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b); }
+#else
+INLINE V NAME(multiply_add)(V a, V b, V c) { return a * b + c; }
 #endif
