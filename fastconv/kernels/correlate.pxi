@@ -72,7 +72,7 @@ cdef enum:
     OUTER_LANES = 128      # pixels summed in registers before dW is touched: fixed, since it is part of the order of the sum
     OUTER_ROWS = 512       # rows of dy, columns of patches held at once
     OUTER_PARTS_BYTES = 8 * 1024 * 1024
-    SERIAL_FLOPS = 400000  # below this a parallel region costs more than it saves (about 10 us of work)
+    SERIAL_FLOPS = 4000000 # below this (about 40 us of work) waking a thread costs more than it saves
 
 
 cdef struct Correlation:
