@@ -23,7 +23,7 @@ from ._version import __version__
 from .functional import *
 from .functional import __all__ as _operations
 
-_NAMESPACES = ("cuda", "data", "io", "models", "nn", "optim", "reference", "testing", "train")
+_NAMESPACES = ("bench", "cuda", "data", "io", "models", "nn", "optim", "reference", "testing", "train")
 
 __all__ = [
     *_operations,

@@ -169,7 +169,7 @@ def _check(arguments):
         _progress("")
 
     print("Compiled kernels against the naive reference: the worst error as a share of the admissible one.")
-    print("Integer-valued inputs must give the very same numbers; for reals the bound is derived in")
+    print("Integers must give the very same numbers, by direct sums; all other bounds are derived, see")
     print("fastconv.testing.\n")
     print(f"{'':<44}{'checks':>8}  " + "".join(f"{level:>10}" for level, _ in columns))
     print(f"{'':<44}{'':>8}  " + "".join(f"{dtype.name:>10}" for _, dtype in columns))
