@@ -138,6 +138,9 @@ def regret(count=60, seed=0, directions=problems.Convolution.directions, tell=la
         problem = parsed[name]
         allowed = {a: t for a, t in times.items() if _bounded(problem, direction, a)}
         auto = _plan(problem, direction, "auto").algorithm
+        if auto not in allowed:
+            tell(f"no time of {auto}, which auto chooses: {name} {direction}, {threads} threads")
+            continue
         best = min(allowed, key=allowed.get)
         rows.append(
             {
