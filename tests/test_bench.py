@@ -216,6 +216,13 @@ def test_an_unknown_implementation_is_a_value_error():
         peers.get("tensorflow")
 
 
+def test_words_choose_implementations_and_fastconv_always_takes_part():
+    assert peers.chosen(["numpy", "fastconv", "numpy"]) == ["fastconv", "numpy"]
+    assert peers.chosen(["algorithms"]) == ["fastconv", *peers.algorithms()]
+    assert peers.chosen(["all"]) == peers.names() and peers.chosen(None) == peers.default()
+    assert {f"fastconv:{name}" for name in fc.algorithms("conv2d")} <= set(peers.algorithms())
+
+
 def test_a_missing_package_is_told_and_not_imported(monkeypatch):
     implementation = peers.get("torch")
     monkeypatch.setattr(type(implementation), "packages", ("no_such_package_of_this_name",))

@@ -16,7 +16,8 @@ def add_options(parser):
     )  # fmt: skip
     what.add_argument("--directions", nargs="+", choices=DIRECTIONS, metavar="D", help=", ".join(DIRECTIONS))
     what.add_argument(
-        "--implementations", nargs="+", metavar="I", help="names (see --list), or all; fastconv always takes part"
+        "--implementations", nargs="+", metavar="I",
+        help="names (see --list), 'algorithms' (each of fastconv's own by name) or 'all'",
     )  # fmt: skip
     what.add_argument("--threads", nargs="+", type=_positive, metavar="N", help="(default: 1, and all cores)")
     what.add_argument(
@@ -110,11 +111,8 @@ def _measure(options, report):
     from .timing import cores, run
 
     words = options.layers or (["small", "lenet"] if options.quick else ["core"])
-    chosen = problems.select(words)
-    names = options.implementations or peers.default()
-    names = peers.names() if "all" in names else list(dict.fromkeys(("fastconv", *names)))
-    for name in names:
-        peers.get(name)  # a wrong one is told before anything is measured
+    layers = problems.select(words)
+    names = peers.chosen(options.implementations)
     for axis in options.sweeps or ():
         sweep.check_axis(axis)
     settings = {
@@ -131,7 +129,7 @@ def _measure(options, report):
         report["settings"].update({key: settings[key] for key in ("allocators", "seconds", "isa")})
         return
     if options.layers or options.sweeps is None:
-        run(chosen, names, options.directions, report=report, **settings)
+        run(layers, names, options.directions, report=report, **settings)
     if options.sweeps is not None:
         axes = options.sweeps or tuple(sweep.AXES)
         sweep.sweeps(report, axes, names, quick=options.quick, **settings)

@@ -7,7 +7,7 @@ import numpy as np
 
 import fastconv
 
-from . import problems
+from . import peers, problems
 from .layers import GROUPS
 from .report import new_report
 from .timing import cores, run
@@ -124,10 +124,8 @@ def regret(count=60, seed=0, directions=problems.Convolution.directions, tell=la
     batch are not for "auto" to choose, and left out. settings: threads, seconds, allocators, isa, as in
     `timing.run`.
     """
-    algorithms = dict.fromkeys(a for d in directions for a in fastconv.algorithms(_op("conv2d", d)))
-    names = [f"fastconv:{algorithm}" for algorithm in algorithms]
     chosen = [problems.parse(name) for name in shapes(count, seed)]
-    part = run(chosen, names, directions, tell=tell, report=new_report(), **settings)
+    part = run(chosen, peers.algorithms(), directions, tell=tell, report=new_report(), **settings)
     parsed, cases = {problem.name: problem for problem in chosen}, {}
     for result in part["results"]:
         key = result["problem"], result["direction"], result["threads"], result["allocator"]

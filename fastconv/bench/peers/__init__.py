@@ -10,20 +10,29 @@ from .plain import NumPy, SciPy
 from .pytorch import Torch, TorchChannelsLast
 from .xla import Jax
 
-__all__ = ["Implementation", "Refused", "default", "get", "names"]
+__all__ = ["Implementation", "Refused", "algorithms", "chosen", "default", "get", "names"]
 
 _PEERS = (Torch, TorchChannelsLast, OnnxRuntime, Jax, NumPy, SciPy, Numba, Reference)
 
 
 def names():
     """All of them: fastconv by "auto", by every named algorithm, then the peers."""
+    return ["fastconv", *algorithms(), *(peer.name for peer in _PEERS)]
+
+
+def algorithms():
+    """fastconv by every named algorithm of convolution: "fastconv:im2col", ..."""
     directions = ("conv2d", "conv2d_backward_input", "conv2d_backward_weight")
-    algorithms = dict.fromkeys(name for direction in directions for name in fastconv.algorithms(direction))
-    return [
-        "fastconv",
-        *(f"fastconv:{name}" for name in algorithms),
-        *(peer.name for peer in _PEERS),
-    ]
+    found = dict.fromkeys(name for direction in directions for name in fastconv.algorithms(direction))
+    return [f"fastconv:{name}" for name in found]
+
+
+def chosen(words):
+    """Names from words (names, "algorithms", "all"): fastconv first, each once. ValueError for others."""
+    groups, found = {"all": names(), "algorithms": algorithms()}, ["fastconv"]
+    for word in words or default():
+        found += groups[word] if word in groups else [get(word).name]
+    return list(dict.fromkeys(found))
 
 
 def default():
