@@ -468,6 +468,11 @@ def test_sweeps_carry_the_place_on_their_axis(monkeypatch):
     batch, threads = made["sweeps"]
     assert [r["value"] for r in batch["results"]] == [1, 2, 4, 8, 16, 32]
     assert [r["value"] for r in threads["results"]] == [1] and seen[1][1][0] == 1
+    lines = report.table(made).splitlines()
+    assert [line.split() for line in lines if line.startswith("      ")][1:7] == [
+        [str(n), "1000"] for n in (1, 2, 4, 8, 16, 32)
+    ]
+    assert html.page(made).count("<svg") == 2
     with pytest.raises(ValueError, match="axis 'colour' is unknown, need one of batch"):
         sweep.sweeps(report.new_report(), ("colour",), ["fastconv"])
 

@@ -29,9 +29,10 @@ def page(report):
 
 
 def _series(report):
-    """{implementation: number of its colour}; fastconv is 0."""
+    # -- parts ----------------------------------------------------------------------------------------------------
     present = [name for name, entry in report["implementations"].items() if entry["missing"] is None]
-    return {name: i for i, name in enumerate(sorted(present, key=lambda name: name != "fastconv"))}
+    present.sort(key=lambda name: (name != "fastconv", name.startswith("fastconv:")))
+    return {name: number for number, name in enumerate(present)}
 
 
 def _legend(report, names):

@@ -209,7 +209,7 @@ def table(report):
         own = "  best ms   median  GFLOP/s % peak   GB/s    error"
         lines.append(f"{'':<{width}} {own}{heads}  algorithm")
         lines += [_row(report, cell, peers, width) for cell in group] + [""]
-    return "\n".join(lines + _summary_lines(report) + _absent(report))
+    return "\n".join(lines + _sweep_lines(report) + _summary_lines(report) + _absent(report))
 
 
 def _label(cell):
@@ -260,6 +260,24 @@ def _heading(report):
             f" {entry['copy_gbytes']:.0f} GB/s"
         )
     yield "Columns of implementations are their best time over fastconv's: above 1 fastconv is faster."
+
+
+def _sweep_lines(report):
+    """For each axis a line per place on it: the best milliseconds of every implementation."""
+    lines = []
+    for sweep in report["sweeps"]:
+        places = {}
+        for r in sweep["results"]:
+            places.setdefault(r["value"], {})[r["implementation"]] = r
+        names = list(dict.fromkeys(r["implementation"] for r in sweep["results"]))
+        lines.append(f"{sweep['direction']} of {sweep['base']}: best milliseconds against {sweep['axis']}")
+        lines.append(f"{'':>8}{''.join(f'{_short(name):>11}' for name in names)}")
+        for value, by_name in places.items():
+            times = (by_name.get(name, {}).get("best") for name in names)
+            shown = "".join(f"{1e3 * best:11.4g}" if best else f"{'-':>11}" for best in times)
+            lines.append(f"{value:>8}{shown}")
+        lines.append("")
+    return lines
 
 
 def _summary_lines(report):
