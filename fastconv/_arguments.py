@@ -14,6 +14,7 @@ from numpy import ndarray
 
 INT_MAX = 2**31 - 1  # bound of every size option, so that no product of two of them leaves int64
 INDEX_MAX = 2**63 - 1
+AXES_MAX = 64  # of a NumPy array, and so of anything that has one value per axis
 BYTES_MAX = 2**62  # what no memory holds is refused before arithmetic on its size can overflow
 
 
@@ -58,7 +59,12 @@ def any_array(op, name, value, scalars=False):
     if scalars and isinstance(value, np.generic):
         return np.asarray(value)
     if on_device(value):
-        return value
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
+            return value
+        raise TypeError(
+            f"{op}: {name} must be an array, got {type(value).__name__}"
+            " (it has __cuda_array_interface__, but no shape and dtype)"
+        )
     raise TypeError(
         f"{op}: {name} must be a NumPy array, got {type(value).__name__} (convert it with np.asarray({name}))"
     )
@@ -178,9 +184,12 @@ def canonical(op, name, value):
     if type(value) is int or isinstance(value, str):
         return value
     if isinstance(value, (tuple, list)) or (isinstance(value, ndarray) and 0 < value.ndim <= 2):
+        if isinstance(value, ndarray) and value.size > AXES_MAX:  # it may be of any length and occupy no memory
+            raise ValueError(f"{op}: {name} has shape {value.shape}, need one value per axis")
         return tuple(
             tuple(_index(op, name, v, "ints") for v in item)
-            if isinstance(item, (tuple, list)) or (isinstance(item, ndarray) and item.ndim == 1)
+            if isinstance(item, (tuple, list))
+            or (isinstance(item, ndarray) and item.ndim == 1 and item.size <= AXES_MAX)
             else _index(op, name, item, "an int or a sequence of ints")
             for item in value
         )

@@ -98,6 +98,9 @@ def _transpose_problem(
     return arrays, problem, algorithm
 
 
+_conv_problem.__qualname__ = _transpose_problem.__qualname__ = "plan"  # Python's own messages name it
+
+
 def _forward_name(op):
     return op.partition("_backward")[0]
 

@@ -75,6 +75,8 @@ def activation_backward(name, dy, y, parameter, dtype):
         magnitude = np.abs(dy * y) * np.abs(1 - y)  # 1 - y of a stored y is one rounding: no cancellation
     elif name == "elu":
         magnitude = np.where(y > 0, np.abs(dy), np.abs(dy * (y + parameter)))
+        if float(np.dtype(dtype).type(parameter)) != parameter:  # it is rounded before y cancels it
+            magnitude = magnitude + np.where(y > 0, 0.0, np.abs(dy) * parameter)
     else:
         magnitude = np.abs(dy) * max(1.0, abs(parameter))
     return bound(magnitude, 3, dtype)
