@@ -688,9 +688,9 @@ class Timed:
 def test_the_gil_is_released(case):
     """In every function that a case runs."""
     inputs, released, called = case.inputs(np.dtype(np.float32)), set(), set()
-    for _ in range(6):  # a busy machine may leave the other thread no core for a while
+    for _ in range(60):  # a busy machine may leave the other thread no core for a while
         timed = Timed()
-        with Silence() as silence:
+        with fc.num_threads(1), Silence() as silence:
             case.run(timed, inputs)
         called |= {name for name, _, _ in timed.calls}
         released |= {name for name, start, end in timed.calls if silence.broken(start, end)}
