@@ -338,6 +338,8 @@ def _problem(
     """
     arguments.addressable(op, (N, C, *size), dtype.itemsize)
     arguments.addressable(op, (N, K, *out), dtype.itemsize)
+    if not op.endswith("2col") and not op.startswith("col2"):
+        arguments.addressable(op, (K, C // groups, *kernel), 64 * dtype.itemsize)  # kernels keep packed copies
     low, high = zip(*pads)
     return ConvProblem(
         op.removesuffix("_backward"), dtype, ndim, batched, N, C, K, groups,
