@@ -29,7 +29,7 @@ def page(report):
 
 
 def _series(report):
-    # -- parts ----------------------------------------------------------------------------------------------------
+    """{implementation: number of its colour}: fastconv 0, then peers, then fastconv's single algorithms."""
     present = [name for name, entry in report["implementations"].items() if entry["missing"] is None]
     present.sort(key=lambda name: (name != "fastconv", name.startswith("fastconv:")))
     return {name: number for number, name in enumerate(present)}
