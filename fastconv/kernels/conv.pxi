@@ -36,7 +36,7 @@ cdef class Tables:
         cdef ix i, axes = 0, taps = 1
         for i in range(3):
             axes += s.kernel[i]
-            taps *= s.kernel[i] + s.stride[i]
+            taps *= s.kernel[i] + smaller(s.stride[i], s.kernel[i] + 64)  # a stride far beyond the kernel needs no more
         self.memory = <ix *> take_scratch((4 * axes + 4 * taps) * sizeof(ix))
         self.free = self.memory
 
@@ -170,6 +170,7 @@ cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, con
     cdef Tables t
     cdef ix phase[3]
     cdef ix first[3]
+    cdef ix visited[3]
     cdef ix count[3]
     cdef ix index, i, j, k, n, a, taps, start, plane = size[0] * size[1] * size[2]
     c.source = dy[0]
@@ -177,14 +178,14 @@ cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, con
     c.weight, c.w_swap = w.data, w.swap
     c.w_group, c.w_row, c.w_channel = c.channels * w.k, w.c, w.k
     c.bias, c.y_channel, c.activation = bias, plane, 0
-    for index in range(p.stride[0] * p.stride[1] * p.stride[2]):
-        phase[0], phase[1], phase[2] = index // (p.stride[1] * p.stride[2]), index // p.stride[2] % p.stride[1], index % p.stride[2]
+    for a in range(3):
+        visited[a] = smaller(p.stride[a], size[a])  # phases that have a position at all
+    for index in range(visited[0] * visited[1] * visited[2]):
+        first[0], first[1], first[2] = index // (visited[1] * visited[2]), index // visited[2] % visited[1], index % visited[2]
         t = Tables(p)
         c.w_tap, c.tap_offset = t.take(p.taps), t.take(p.taps)
         for a in range(3):
-            first[a] = (phase[a] - low[a]) % p.stride[a]
-            if first[a] < 0:
-                first[a] += p.stride[a]
+            phase[a] = (first[a] + low[a]) % p.stride[a]
             count[a] = ceil_div(size[a] - first[a], p.stride[a]) if size[a] > first[a] else 0
             start = (first[a] + low[a] - phase[a]) // p.stride[a]
             taps = 0
