@@ -80,6 +80,7 @@ def kernel_module(level, flags):
             ("PyInit__kernels", f"PyInit_{name}"),
             ("FC_ISA_NAME", f'"{level}"'),
             ("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION"),
+            ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION"),  # memory handlers
             *([("FC_DEBUG", "1")] if DEBUG else []),
         ],
         extra_compile_args=args,

@@ -1,7 +1,7 @@
 """Switches: threads, precision, the verbose line, show_config(). All of them are process-wide.
 
-Three environment variables are read once, at import: FASTCONV_NUM_THREADS (then OMP_NUM_THREADS) and
-FASTCONV_VERBOSE here, FASTCONV_ISA in `_cpu.isa`.
+Four environment variables are read once, at import: FASTCONV_NUM_THREADS (then OMP_NUM_THREADS),
+FASTCONV_KEEP_MB and FASTCONV_VERBOSE here, FASTCONV_ISA in `_cpu.isa`.
 """
 
 import importlib
@@ -112,6 +112,31 @@ class precision(_Setting):
         super().__init__(arguments.word("precision", "mode", mode, PRECISIONS))
 
 
+# -- memory --------------------------------------------------------------------------------------------------
+
+KEEP_MB_MOST = 512  # what is kept idle unless FASTCONV_KEEP_MB says otherwise, or 1/8 of the memory if that is less
+
+
+def _keep_bytes(environ):
+    """Bytes of large CPU results that stay with the process after their arrays died, for the results to come.
+
+    FASTCONV_KEEP_MB in MiB; 0 gives every array back to the system at once.
+    """
+    text = environ.get("FASTCONV_KEEP_MB", "").strip()
+    if text:
+        if not text.isdecimal() or len(text) > 9:
+            raise ValueError(f"FASTCONV_KEEP_MB={text!r}, need a number of MiB, 0 or more")
+        return int(text) << 20
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not a POSIX system, or one that does not tell
+        memory = -1
+    return min(KEEP_MB_MOST << 20, memory // 8) if memory > 0 else KEEP_MB_MOST << 20
+
+
+KEEP_BYTES = _keep_bytes(os.environ)
+
+
 # -- the verbose line ----------------------------------------------------------------------------------------
 
 VERBOSE = os.environ.get("FASTCONV_VERBOSE", "").strip() not in ("", "0")
@@ -140,8 +165,8 @@ def show_config(mode="stdout"):
     """Print what this installation is and uses; ``mode="dicts"`` returns it as a dictionary instead.
 
     version, python, numpy, machine; isa_built, isa_usable, isa_active (the kernels in the package, those this
-    processor can run, those in use); openmp (whether the kernels use threads); threads; precision; gpu
-    (whether a CUDA device is found). Raises ValueError for an unknown mode.
+    processor can run, those in use); openmp (whether the kernels use threads); threads; precision; keep_mb
+    (most memory that dead results keep for later ones, MiB); gpu (whether a CUDA device is found). Raises ValueError for an unknown mode.
     """
     if arguments.word("show_config", "mode", mode, ("stdout", "dicts")) == "dicts":
         return _facts()
@@ -182,5 +207,6 @@ def _facts():
         "openmp": isa is not None and isa.threading(),
         "threads": get_num_threads(),
         "precision": get_precision(),
+        "keep_mb": KEEP_BYTES >> 20,
         "gpu": cuda.is_available(),
     }

@@ -8,6 +8,7 @@ safe if another thread changed an array in between.
 
 cimport cython
 cimport numpy as cnp
+from cpython.ref cimport Py_INCREF
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy, memset
@@ -21,6 +22,7 @@ ctypedef fused real:
 ctypedef Py_ssize_t ix
 
 include "kernels/view.pxi"
+include "kernels/memory.pxi"
 include "kernels/runtime.pxi"
 include "kernels/correlate.pxi"
 include "kernels/outer.pxi"

@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -45,33 +44,22 @@ def _away_from_the_checkout(tmp_path_factory):
 # -- what kernels get in tests: poison --------------------------------------------------------------------
 
 
-class _PoisonedNumpy:
-    """NumPy, but fresh arrays are full of NaN, and end where memory ends that may be touched."""
-
-    def __getattr__(self, name):
-        return getattr(np, name)
-
-    def empty(self, shape, dtype=np.float64):
-        from fastconv.testing import guarded_empty
-
-        return guarded_empty(shape, dtype)
-
-
 @pytest.fixture
 def poison(monkeypatch):
     """Results and scratch of the compiled kernels start as NaN; a write beyond a result's end is fatal."""
-    import fastconv._cpu  # all its rooms
-    from fastconv._cpu import isa
+    from fastconv._cpu import arrays, isa
+    from fastconv.testing import guarded_empty
 
+    empty = arrays.empty
     for name, module in list(sys.modules.items()):
-        if name.startswith("fastconv._cpu.") and getattr(module, "np", None) is np:
-            monkeypatch.setattr(module, "np", _PoisonedNumpy())
+        if name.startswith("fastconv._cpu.") and getattr(module, "empty", None) is empty:
+            monkeypatch.setattr(module, "empty", guarded_empty)
     levels = [isa.load(name) for name in isa.levels()]
     for kernels in levels:
-        kernels.poison_scratch(True)
+        kernels.poison_memory(True)
     yield
     for kernels in levels:
-        kernels.poison_scratch(False)
+        kernels.poison_memory(False)
 
 
 # -- how much was compared --------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def problem_turn(rng):
     threads, side = int(rng.integers(1, 4)), pick(rng, "start", "end")
     note(f"{case.name(dtype)} {case.options} {kind} {level} {algorithm} {threads} threads, guarded at its {side}")
     with isa.use(level) as kernels, fc.num_threads(threads), np.errstate(all="raise"):
-        kernels.poison_scratch(True)
+        kernels.poison_memory(True)
         testing.check(fc, case, dtype, kind, algorithm, place=lambda a: testing.guarded(a, side))
 
 

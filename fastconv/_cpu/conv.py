@@ -9,7 +9,7 @@ import numpy as np
 from .. import _config
 from . import isa
 from .algorithms import TABLES, Algorithm, choose
-from .arrays import plain
+from .arrays import empty, plain
 
 DIRECTIONS = {"conv": "forward", "conv_backward_input": "backward_input", "conv_backward_weight": "backward_weight"}
 
@@ -33,32 +33,32 @@ def _run(direction, problem, algorithm, *arrays):
 
 
 def conv_forward(x, weight, bias, problem, algorithm, out):
-    y = np.empty(problem.y_shape, problem.dtype) if out is None else out
+    y = empty(problem.y_shape, problem.dtype) if out is None else out
     _run("conv", problem, algorithm, x, weight, bias, y)
     return y
 
 
 def conv_backward_input(dy, weight, bias, problem, algorithm):
-    dx = np.empty(problem.x_shape, problem.dtype)
+    dx = empty(problem.x_shape, problem.dtype)
     _run("conv_backward_input", problem, algorithm, dy, weight, bias, dx)
     return dx
 
 
 def conv_backward_weight(dy, x, problem, algorithm):
-    dweight = np.empty(problem.weight_shape, problem.dtype)
+    dweight = empty(problem.weight_shape, problem.dtype)
     _run("conv_backward_weight", problem, algorithm, dy, x, dweight)
     return dweight
 
 
 def im2col(x, problem):
-    cols = np.empty(problem.columns_shape, problem.dtype)
+    cols = empty(problem.columns_shape, problem.dtype)
     kernels = isa.active()
     kernels.im2col(x, cols, _shape(kernels, problem), _config.get_num_threads())
     return cols
 
 
 def col2im(cols, problem):
-    x = np.empty(problem.x_shape, problem.dtype)
+    x = empty(problem.x_shape, problem.dtype)
     kernels = isa.active()
     kernels.col2im(cols, x, _shape(kernels, problem), _config.get_num_threads())
     return x
@@ -172,7 +172,7 @@ DIRECT_PRODUCTS = 2048  # strips of all channels of a group are staged together,
 
 def _columns(kernels, problem, x):
     """The patch matrix, (N, groups, C/groups * taps, L)."""
-    cols = np.empty((problem.N, problem.groups, problem.C // problem.groups * problem.taps, math.prod(problem.out)), problem.dtype)
+    cols = empty((problem.N, problem.groups, problem.C // problem.groups * problem.taps, math.prod(problem.out)), problem.dtype)
     kernels.im2col(x, cols, _shape(kernels, problem), _config.get_num_threads())
     return cols
 
@@ -198,7 +198,7 @@ def _im2col_forward(kernels, problem, x, weight, bias, y):
 @np.errstate(all="ignore")  # what NumPy adds up here says no more about NaN and overflow than the kernels do
 def _im2col_backward_input(kernels, problem, dy, weight, bias, dx):
     w, rows = _weight_matrix(weight, problem), _grouped(dy, problem, problem.K, math.prod(problem.out))
-    cols = np.empty((problem.N, problem.groups, w.shape[2], rows.shape[3]), problem.dtype)
+    cols = empty((problem.N, problem.groups, w.shape[2], rows.shape[3]), problem.dtype)
     threads = _config.get_num_threads()
     for n in range(problem.N):
         for g in range(problem.groups):
@@ -212,7 +212,7 @@ def _im2col_backward_input(kernels, problem, dy, weight, bias, dx):
 def _im2col_backward_weight(kernels, problem, dy, x, dweight):
     cols, rows = _columns(kernels, problem, x), _grouped(dy, problem, problem.K, math.prod(problem.out))
     w, threads = _weight_matrix(dweight, problem), _config.get_num_threads()
-    part = np.empty(w.shape[1:], problem.dtype)
+    part = empty(w.shape[1:], problem.dtype)
     dweight[...] = 0
     for n in range(problem.N):
         for g in range(problem.groups):

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _config
 from . import isa
-from .arrays import plain
+from .arrays import empty, plain
 
 
 def _rows(array):
@@ -18,7 +18,7 @@ def _rows(array):
 
 
 def _product(a, b, bias, dtype):
-    c = np.empty((a.shape[0], b.shape[1]), dtype)
+    c = empty((a.shape[0], b.shape[1]), dtype)
     isa.active().matmul(a, b, bias, c, _config.get_num_threads())
     return c
 
@@ -26,7 +26,7 @@ def _product(a, b, bias, dtype):
 def linear(x, weight, bias):
     dtype = weight.dtype.newbyteorder("=")
     rows = _rows(x)
-    y = np.empty((len(rows), len(weight)), dtype)
+    y = empty((len(rows), len(weight)), dtype)
     isa.active().linear(rows, weight, plain(bias, dtype), y, _config.get_num_threads())
     return y.reshape(*x.shape[:-1], len(weight))
 

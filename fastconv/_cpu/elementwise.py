@@ -6,21 +6,19 @@ import numpy as np
 
 from .. import _config
 from . import isa
+from .arrays import empty, like
 
-
-def _like(array, shape=None):
-    """A fresh result of the dtype of an argument, in native byte order."""
-    return np.empty(array.shape if shape is None else shape, array.dtype.newbyteorder("="))
+INDEX = np.dtype(np.int64)
 
 
 def activation(name, x, parameter):
-    y = _like(x)
+    y = like(x)
     isa.active().activation(x, y, name, parameter, _config.get_num_threads())
     return y
 
 
 def activation_backward(name, dy, y, parameter):
-    dx = _like(y)
+    dx = like(y)
     isa.active().activation_backward(dy, y, dx, name, parameter, _config.get_num_threads())
     return dx
 
@@ -31,14 +29,14 @@ def _around(shape, axis):
 
 
 def softmax(x, axis, log):
-    y = _like(x)
+    y = like(x)
     if y.size:
         isa.active().softmax(x, y, *_around(x.shape, axis), log, _config.get_num_threads())
     return y
 
 
 def softmax_backward(dy, y, axis, log):
-    dx = _like(y)
+    dx = like(y)
     if dx.size:
         isa.active().softmax_backward(dy, y, dx, *_around(y.shape, axis), log, _config.get_num_threads())
     return dx
@@ -46,7 +44,7 @@ def softmax_backward(dy, y, axis, log):
 
 def maxout(x, pieces, axis):
     shape = (*x.shape[:axis], x.shape[axis] // pieces, *x.shape[axis + 1 :])
-    y, indices = _like(x, shape), np.empty(shape, np.int64)
+    y, indices = like(x, shape), empty(shape, INDEX)
     if y.size:
         isa.active().maxout(x, y, indices, pieces, math.prod(shape[axis + 1 :]), _config.get_num_threads())
     return y, indices
@@ -54,7 +52,7 @@ def maxout(x, pieces, axis):
 
 def maxout_backward(dy, indices, pieces, axis):
     shape = (*dy.shape[:axis], dy.shape[axis] * pieces, *dy.shape[axis + 1 :])
-    dx = _like(dy, shape)
+    dx = like(dy, shape)
     if dx.size:
         inner = math.prod(shape[axis + 1 :])
         wrong = isa.active().maxout_backward(dy, indices, dx, pieces, inner, _config.get_num_threads())
@@ -65,7 +63,7 @@ def maxout_backward(dy, indices, pieces, axis):
 
 
 def dropout(x, mask, p):
-    y = _like(x)
+    y = like(x)
     scale = 1.0 / (1.0 - p) if p < 1 else 0.0
     isa.active().dropout(x, np.ascontiguousarray(mask), y, scale, _config.get_num_threads())
     return y

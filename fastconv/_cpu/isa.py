@@ -55,6 +55,11 @@ def active():
     return _active
 
 
+def memory():
+    """The one kernel module whose arena all results come from, whatever level computes them."""
+    return _kernels_baseline
+
+
 def threading():
     """Whether the kernels were built with OpenMP."""
     return bool(_kernels_baseline.build_info()["openmp"])

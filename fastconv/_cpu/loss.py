@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _config
 from . import isa
-from .arrays import plain
+from .arrays import empty, like, plain, zeros
 
 
 def _labels(operation, target, classes, ignore_index=None, weight=None):
@@ -43,8 +43,8 @@ def _reduced(losses, total, reduction, count, dtype):
 
 def _class_loss(name, x, labels, target, weight, reduction, count, smoothing=0.0, margin=0.0):
     dtype, (N, classes, *rest) = x.dtype.newbyteorder("="), x.shape
-    losses, total = np.zeros((N, *rest), dtype), 0.0
-    d = np.zeros(x.shape, dtype) if name == "nll" else np.empty(x.shape, dtype)
+    losses, total = zeros((N, *rest), dtype), 0.0
+    d = (zeros if name == "nll" else empty)(x.shape, dtype)
     if d.size:
         total = isa.active().class_loss(
             name, x, labels, target, plain(weight, dtype), losses, d, N, classes, math.prod(rest), smoothing, margin,
@@ -73,8 +73,8 @@ def hinge(scores, target, margin, reduction):
 
 
 def _element_loss(name, x, target, weight, pos_weight, reduction):
-    dtype, d = x.dtype.newbyteorder("="), np.empty(x.shape, x.dtype.newbyteorder("="))
-    losses = np.empty(x.shape, dtype) if reduction == "none" else None
+    dtype, d = x.dtype.newbyteorder("="), like(x)
+    losses = like(x) if reduction == "none" else None
     total = isa.active().element_loss(
         name, x, target, weight, pos_weight, losses, d, _scale(reduction, x.size), _config.get_num_threads()
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _config
 from . import isa
+from .arrays import empty, like
 
 
 def _sums(kind, x, around, y=None, shift=None):
@@ -55,9 +56,9 @@ def _affine(x, dy, around, mean, scale, shift, factor, dtype, shape):
 
     The rounding of the mean goes into the shift.
     """
-    y = np.empty(shape, dtype)
+    y = empty(shape, dtype)
     if y.size:
-        constants = np.empty((4, around[1]))
+        constants = empty((4, around[1]), np.dtype(np.float64))
         near = constants[0] = mean.astype(dtype)
         constants[1], constants[2], constants[3] = scale, shift + (near - mean) * scale, factor
         constants = _spread(constants, around, dtype)
@@ -106,7 +107,7 @@ def local_response_norm_backward(dy, x, size, alpha, beta, k):
 
 
 def _local_response_norm(dy, x, size, alpha, beta, k):
-    y = np.empty(x.shape, x.dtype.newbyteorder("="))
+    y = like(x)
     if y.size:
         options = (*_around(x), size, alpha, beta, k, _config.get_num_threads())
         isa.active().local_response_norm(dy, x, y, *options)

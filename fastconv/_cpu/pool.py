@@ -7,7 +7,9 @@ import numpy as np
 
 from .. import _config
 from . import isa
+from .arrays import empty
 
+INDEX = np.dtype(np.int64)
 TABLES_KEPT = 1 << 14  # outputs along the three axes up to which a problem's tables (24 bytes each) are kept
 
 
@@ -51,15 +53,15 @@ def _shape(problem, backward=False):
 
 
 def max_pool(x, problem, return_indices):
-    y = np.empty(problem.y_shape, problem.dtype)
-    indices = np.empty(problem.y_shape, np.int64) if return_indices else None
+    y = empty(problem.y_shape, problem.dtype)
+    indices = empty(problem.y_shape, INDEX) if return_indices else None
     if y.size:
         isa.active().max_pool(x, y, indices, _shape(problem), _config.get_num_threads())
     return y, indices
 
 
 def max_pool_backward(dy, indices, problem):
-    dx = np.empty(problem.x_shape, problem.dtype)
+    dx = empty(problem.x_shape, problem.dtype)
     plane, outputs = math.prod(problem.size), math.prod(problem.out)
     planes, threads = problem.N * problem.C, _config.get_num_threads()
     wrong = isa.active().max_pool_backward(dy, indices, dx, planes, plane, outputs, threads)
@@ -72,14 +74,14 @@ def max_pool_backward(dy, indices, problem):
 
 
 def avg_pool(x, problem):
-    y = np.empty(problem.y_shape, problem.dtype)
+    y = empty(problem.y_shape, problem.dtype)
     if y.size:
         isa.active().avg_pool(x, y, _shape(problem), _config.get_num_threads())
     return y
 
 
 def avg_pool_backward(dy, problem):
-    dx = np.empty(problem.x_shape, problem.dtype)
+    dx = empty(problem.x_shape, problem.dtype)
     if dx.size:
         isa.active().avg_pool_backward(dy, dx, _shape(problem, backward=True), _config.get_num_threads())
     return dx

@@ -64,14 +64,3 @@ def pause_threads():
     """Hand the OpenMP runtime's idle threads back, so that a fork leaves nothing behind that the child would wait for."""
     with nogil:
         fc_pause_threads()
-
-
-def release_scratch():
-    """Free the scratch memory that is kept between calls."""
-    with nogil:
-        fc_scratch_release()
-
-
-def poison_scratch(bint on):
-    """For tests: from now on hand out scratch memory full of NaN, or as it comes."""
-    fc_scratch_poison(on)

@@ -16,8 +16,6 @@ cdef extern from "native/kernels.h" nogil:
     void copy_row_f64(double *dst, const char *src, ix count, ix stride, int swap)
     void *fc_scratch_take(size_t size)
     void fc_scratch_give(void *block)
-    void fc_scratch_release()
-    void fc_scratch_poison(int on)
     const int MR_f32, MR_f64, NV_f32, NV_f64, VBYTES
 
 

@@ -1,7 +1,10 @@
-/* Scratch memory: 64-byte aligned blocks that are kept and reused, so that a call does not pay for fresh pages.
+/* Memory that is kept and reused, so that a call does not pay for fresh pages: 64-byte aligned blocks, large ones on huge pages where the system has them.
  *
- * fc_scratch_take gives a block of at least `bytes` (NULL when the system refuses); fc_scratch_give hands it back. A few blocks are kept, at most
- * FC_SCRATCH_KEEP bytes in all; fc_scratch_release frees them. Blocks are owned by the call that took them, so any number of threads may call.
+ * There are two arenas of blocks. fc_scratch lends to calls, which hand back what they took before they return. fc_results lends to arrays, which hand back when
+ * they die, whenever and in whatever thread that is (kernels/memory.pxi).
+ *
+ * fc_arena_take gives a block of at least `bytes`, or NULL when the system refuses; fc_arena_give hands it back. What is idle is kept for the next taker, at most
+ * `keep` bytes and FC_ARENA_SLOTS blocks of an arena: whatever lay idle longest is freed first, and really goes back to the system.
  */
 #ifndef FC_ARENA_H
 #define FC_ARENA_H
@@ -12,100 +15,181 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#include <sched.h>
+#endif
 
-#define FC_SCRATCH_SLOTS 16
-#define FC_SCRATCH_KEEP ((size_t)256 << 20)
+#define FC_ARENA_SLOTS 64
+#define FC_HEADER ((size_t)64)       /* in front of a block: a cache line, which also keeps the block aligned */
 #define FC_HUGE ((size_t)2 << 20)
+#define FC_WASTE_SHIFT 4             /* blocks are up to 1/16 larger than asked for, so that sizes that are nearly the same share them */
 
-typedef struct { void *block; size_t bytes; } fc_scratch_slot;
-static fc_scratch_slot fc_scratch_slots[FC_SCRATCH_SLOTS];
-static size_t fc_scratch_kept;
-static char fc_scratch_busy;
-static char fc_scratch_poisoned; /* tests: every block is handed out full of 0xFF bytes, which are NaN, and -1 as an index */
+typedef struct { void *block; size_t bytes; } fc_slot;
+typedef struct {
+    size_t keep, kept;               /* bytes that may be idle, and that are */
+    int fit_shift;                   /* a request takes an idle block up to bytes >> fit_shift larger than itself; 0: any that is large enough */
+    int count;
+    fc_slot slots[FC_ARENA_SLOTS];   /* the idle blocks, longest idle first */
+    char busy;
+    char poisoned;                   /* tests: blocks are handed out full of 0xFF bytes, which are NaN, and -1 as an index */
+} fc_arena;
+static fc_arena fc_scratch = {.keep = (size_t)256 << 20};
+static fc_arena fc_results = {.fit_shift = 3}; /* an array may live long, and must not sit on a block many times its size */
 
-static inline void fc_scratch_lock(void) { while (__atomic_test_and_set(&fc_scratch_busy, __ATOMIC_ACQUIRE)) { } }
-static inline void fc_scratch_unlock(void) { __atomic_clear(&fc_scratch_busy, __ATOMIC_RELEASE); }
-
-/* The size that a request is rounded to: whole pages for small ones, huge pages for large ones. Debug builds give what was asked for, so that
- * a sanitizer sees who goes beyond. */
-static inline size_t fc_scratch_round(size_t bytes)
+static inline void fc_arena_lock(fc_arena *a)
 {
+    while (__atomic_test_and_set(&a->busy, __ATOMIC_ACQUIRE)) {
+#if defined(__unix__) || defined(__APPLE__)
+        sched_yield(); /* whoever holds it needs a few hundred instructions, unless it lost its core */
+#endif
+    }
+}
+static inline void fc_arena_unlock(fc_arena *a) { __atomic_clear(&a->busy, __ATOMIC_RELEASE); }
+
+/* A fork must not copy an arena in the middle of a change: the forking thread holds the locks meanwhile. */
+static void fc_arena_lock_all(void) { fc_arena_lock(&fc_scratch); fc_arena_lock(&fc_results); }
+static void fc_arena_unlock_all(void) { fc_arena_unlock(&fc_results); fc_arena_unlock(&fc_scratch); }
+static void fc_arena_survive_fork(void)
+{
+#if defined(__unix__) || defined(__APPLE__)
+    pthread_atfork(fc_arena_lock_all, fc_arena_unlock_all, fc_arena_unlock_all);
+#endif
+}
+
+/* The size of the block, header included, that serves a request: whole pages, for large ones steps of 1/32 to 1/16 of the size. Debug builds give
+ * what was asked for, so that a sanitizer sees who goes beyond. */
+static inline size_t fc_memory_size(size_t bytes)
+{
+    bytes += FC_HEADER;
 #if defined(FC_DEBUG)
     return bytes;
 #endif
-    size_t unit = bytes >= FC_HUGE ? FC_HUGE : 4096;
+    size_t unit = 4096;
+    while (unit < FC_HUGE && unit << (FC_WASTE_SHIFT + 1) <= bytes) unit *= 2;
     return (bytes + unit - 1) / unit * unit;
 }
 
-static void *fc_scratch_take(size_t bytes)
-{
-    if (bytes > PTRDIFF_MAX - FC_HUGE) return NULL;
-    size_t wanted = bytes;
-    bytes = fc_scratch_round(bytes ? bytes : 1);
-    int best = -1;
-    fc_scratch_lock();
-    for (int i = 0; i < FC_SCRATCH_SLOTS; i++)
-        if (fc_scratch_slots[i].block && fc_scratch_slots[i].bytes >= bytes &&
-            (best < 0 || fc_scratch_slots[i].bytes < fc_scratch_slots[best].bytes))
-            best = i;
-    void *block = NULL;
-    if (best >= 0) {
-        block = fc_scratch_slots[best].block;
-        fc_scratch_kept -= fc_scratch_slots[best].bytes;
-        fc_scratch_slots[best].block = NULL;
-        bytes = fc_scratch_slots[best].bytes;
-    }
-    fc_scratch_unlock();
-    if (!block) {
-        /* The size is kept in front of the block, a cache line that also keeps the block aligned. */
-        char *raw = NULL;
-        if (posix_memalign((void **)&raw, bytes >= FC_HUGE ? FC_HUGE : 64, bytes + 64)) return NULL;
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-        if (bytes >= FC_HUGE) madvise(raw, bytes, MADV_HUGEPAGE);
+#if defined(__linux__) && defined(MADV_HUGEPAGE) && !defined(FC_DEBUG)
+#define FC_MAPPED(bytes) ((bytes) >= FC_HUGE)
+#else
+#define FC_MAPPED(bytes) 0
 #endif
-        *(size_t *)raw = bytes;
-        block = raw + 64;
+
+/* Large blocks are mappings of their own that begin at a huge page: malloc would keep some of them when they are freed. */
+static void *fc_memory_new(size_t bytes)
+{
+    char *raw = NULL;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (FC_MAPPED(bytes)) {
+        raw = mmap(NULL, bytes + FC_HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (raw == MAP_FAILED) return NULL;
+        size_t before = (FC_HUGE - (uintptr_t)raw % FC_HUGE) % FC_HUGE;
+        if (before) munmap(raw, before);
+        raw += before;
+        munmap(raw + bytes, FC_HUGE - before); /* bytes are whole pages */
+        madvise(raw, bytes, MADV_HUGEPAGE);
     }
-    if (fc_scratch_poisoned) memset(block, 0xFF, wanted);
+#endif
+    if (!raw && posix_memalign((void **)&raw, 64, bytes)) return NULL;
+    *(size_t *)raw = bytes;
+    return raw + FC_HEADER;
+}
+
+static inline size_t fc_memory_bytes(const void *block) { return *(const size_t *)((const char *)block - FC_HEADER); }
+
+static void fc_memory_free(void *block)
+{
+    if (!block) return;
+    size_t bytes = fc_memory_bytes(block);
+    void *raw = (char *)block - FC_HEADER;
+#if defined(__linux__)
+    if (FC_MAPPED(bytes)) { munmap(raw, bytes); return; }
+#endif
+    (void)bytes;
+    free(raw);
+}
+
+/* Take slot i out; the lock is held. */
+static inline void *fc_arena_pick(fc_arena *a, int i)
+{
+    void *block = a->slots[i].block;
+    a->kept -= a->slots[i].bytes;
+    memmove(a->slots + i, a->slots + i + 1, (size_t)(--a->count - i) * sizeof(fc_slot));
     return block;
 }
 
-static void fc_scratch_give(void *block)
+/* Free what has been idle longest until at most `keep` bytes in `slots` blocks are left. */
+static void fc_arena_shrink(fc_arena *a, size_t keep, int slots)
 {
-    if (!block) return;
-#if defined(FC_DEBUG)
-    free((char *)block - 64);
-    return;
-#endif
-    size_t bytes = *(size_t *)((char *)block - 64);
-    fc_scratch_lock();
-    if (fc_scratch_kept + bytes <= FC_SCRATCH_KEEP)
-        for (int i = 0; i < FC_SCRATCH_SLOTS; i++)
-            if (!fc_scratch_slots[i].block) {
-                fc_scratch_slots[i].block = block;
-                fc_scratch_slots[i].bytes = bytes;
-                fc_scratch_kept += bytes;
-                block = NULL;
-                break;
-            }
-    fc_scratch_unlock();
-    if (block) free((char *)block - 64);
-}
-
-static void fc_scratch_poison(int on) { fc_scratch_poisoned = on != 0; }
-
-/* Free every kept block. */
-static void fc_scratch_release(void)
-{
-    for (int i = 0; i < FC_SCRATCH_SLOTS; i++) {
-        fc_scratch_lock();
-        void *block = fc_scratch_slots[i].block;
-        if (block) {
-            fc_scratch_kept -= fc_scratch_slots[i].bytes;
-            fc_scratch_slots[i].block = NULL;
-        }
-        fc_scratch_unlock();
-        if (block) free((char *)block - 64);
+    while (1) {
+        void *block = NULL;
+        fc_arena_lock(a);
+        if (a->count && (a->kept > keep || a->count > slots)) block = fc_arena_pick(a, 0);
+        fc_arena_unlock(a);
+        if (!block) return;
+        fc_memory_free(block);
     }
 }
+
+static void *fc_arena_take(fc_arena *a, size_t bytes)
+{
+    if (bytes > PTRDIFF_MAX - 2 * FC_HUGE) return NULL;
+    const size_t wanted = bytes, most = a->fit_shift ? bytes + (bytes >> a->fit_shift) + 2 * 4096 : SIZE_MAX;
+    bytes = fc_memory_size(bytes);
+    int best = -1;
+    void *block = NULL;
+    fc_arena_lock(a);
+    for (int i = 0; i < a->count; i++) /* of equals the last, whose lines are the likeliest to be in a cache */
+        if (a->slots[i].bytes >= bytes && a->slots[i].bytes <= most && (best < 0 || a->slots[i].bytes <= a->slots[best].bytes)) best = i;
+    if (best >= 0) block = fc_arena_pick(a, best);
+    fc_arena_unlock(a);
+    if (!block) block = fc_memory_new(bytes);
+    if (!block) { /* what lies idle may be what the system lacks */
+        fc_arena_shrink(&fc_scratch, 0, 0);
+        fc_arena_shrink(&fc_results, 0, 0);
+        block = fc_memory_new(bytes);
+    }
+    if (block && a->poisoned) memset(block, 0xFF, wanted);
+    return block;
+}
+
+static void fc_arena_give(fc_arena *a, void *block)
+{
+    if (!block) return;
+    size_t bytes = fc_memory_bytes(block);
+#if defined(FC_DEBUG)
+    bytes = SIZE_MAX; /* a sanitizer knows a block that is used after its end only if that is freed */
+#endif
+    fc_arena_lock(a);
+    const size_t keep = a->keep;
+    fc_arena_unlock(a);
+    if (bytes > keep) {
+        fc_memory_free(block);
+        return;
+    }
+    fc_arena_shrink(a, keep - bytes, FC_ARENA_SLOTS - 1);
+    fc_arena_lock(a);
+    if (a->kept + bytes <= keep && a->count < FC_ARENA_SLOTS) { /* another thread may have filled the gap */
+        a->slots[a->count++] = (fc_slot){block, bytes};
+        a->kept += bytes;
+        block = NULL;
+    }
+    fc_arena_unlock(a);
+    fc_memory_free(block);
+}
+
+/* From now on keep at most so many bytes; returns what it was. */
+static size_t fc_arena_keep(fc_arena *a, size_t keep)
+{
+    fc_arena_lock(a);
+    size_t before = a->keep;
+    a->keep = keep;
+    fc_arena_unlock(a);
+    fc_arena_shrink(a, keep, FC_ARENA_SLOTS);
+    return before;
+}
+
+static void *fc_scratch_take(size_t bytes) { return fc_arena_take(&fc_scratch, bytes); }
+static void fc_scratch_give(void *block) { fc_arena_give(&fc_scratch, block); }
 #endif

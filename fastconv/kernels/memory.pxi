@@ -1,0 +1,77 @@
+# Memory of results and scratch (native/arena.h).
+#
+# Large results are ordinary arrays that own their data, but the data are blocks of the result arena: NumPy asks a handler for them and tells it when the array
+# is gone (native/results.h), so that `resize`, `base`, `flags`, `nbytes`, `sys.getsizeof` and tracemalloc see nothing unusual.
+
+cdef extern from "native/kernels.h" nogil:
+    ctypedef struct fc_arena:
+        char poisoned
+        size_t kept
+    fc_arena fc_scratch
+    fc_arena fc_results
+    void *fc_arena_take(fc_arena *a, size_t bytes)
+    void fc_arena_give(fc_arena *a, void *block)
+    void fc_arena_shrink(fc_arena *a, size_t keep, int slots)
+    size_t fc_arena_keep(fc_arena *a, size_t keep)
+    void fc_arena_survive_fork()
+
+cdef extern from "native/results.h":
+    int fc_is_default_handler(object handler)
+    object fc_results_capsule()
+    object PyArray_Empty(int ndim, cnp.npy_intp *dims, cnp.dtype dtype, int fortran)
+
+cdef object results_handler = fc_results_capsule()
+cdef Py_ssize_t results_from = 1 << 62
+fc_arena_survive_fork()
+
+
+def empty(tuple shape, cnp.dtype dtype):
+    """A fresh C-contiguous array, its values undefined, like np.empty; large ones in blocks that are reused, see keep_results.
+
+    Raises MemoryError when the system refuses. Who has set a NumPy memory handler of their own gets arrays from that.
+    """
+    cdef cnp.npy_intp dims[64]
+    cdef int ndim = 0
+    cdef double size = cnp.PyDataType_ELSIZE(dtype)
+    if len(shape) > 64:
+        raise ValueError("at most 64 axes")
+    for length in shape:
+        dims[ndim] = length
+        size *= dims[ndim]
+        ndim += 1
+    Py_INCREF(dtype)  # PyArray_Empty takes this reference
+    if size < results_from:
+        return PyArray_Empty(ndim, dims, dtype, 0)
+    before = cnp.PyDataMem_SetHandler(results_handler)
+    try:
+        if not fc_is_default_handler(before):
+            cnp.PyDataMem_SetHandler(before)
+        return PyArray_Empty(ndim, dims, dtype, 0)
+    finally:
+        cnp.PyDataMem_SetHandler(before)
+
+
+def keep_results(size_t keep, Py_ssize_t smallest):
+    """Keep at most `keep` bytes of results that have died, for the results of `smallest` bytes or more to come. Returns what `keep` was; 0 switches reuse off."""
+    global results_from
+    results_from = smallest if keep else 1 << 62
+    with nogil:
+        keep = fc_arena_keep(&fc_results, keep)
+    return keep
+
+
+def idle_bytes():
+    """Bytes that are kept for the next taker: (of scratch, of results)."""
+    return fc_scratch.kept, fc_results.kept
+
+
+def release_memory():
+    """Free whatever is kept between calls."""
+    with nogil:
+        fc_arena_shrink(&fc_scratch, 0, 0)
+        fc_arena_shrink(&fc_results, 0, 0)
+
+
+def poison_memory(bint on):
+    """For tests: from now on hand out scratch and large results full of NaN, or as they come."""
+    fc_scratch.poisoned = fc_results.poisoned = on
