@@ -1,0 +1,305 @@
+"""Programs of the fast kernels: a convolution or one of its gradients becomes layout passes, packed weights
+and GEMM launches.
+
+Buffers are named "x", "weight", "dy", "y", "dx", "dweight", "bias"; scratch has names of its own. All
+strides are in elements, for (N, channel, D, H, W). A builder returns a `Program`, or raises `Refused` with
+a reason; `select` says which builder suits a problem.
+"""
+
+import math
+from typing import NamedTuple
+
+from . import geometry, maps
+from .gen import igemm_sm90, layout
+from .gen.kernel import BYTES, MAXIMUM, ceil_div
+from .program import Pointer, Program, Step
+
+SMS = 132  # multiprocessors of an H200: tiles are chosen so that there is work for all
+
+
+class Refused(Exception):
+    """The reason why a kernel cannot compute a problem."""
+
+
+class View(NamedTuple):
+    """An image stack in memory.
+
+    Channels, strides in elements of (N, channel, D, H, W), spatial size, buffer.
+    """
+
+    pointer: Pointer
+    channels: int
+    strides: tuple
+    size: tuple
+
+    def group(self, g, groups, width):
+        """The channels of one group of a grouped convolution; `width` bytes an element."""
+        channels = self.channels // groups
+        name, offset = self.pointer
+        return self._replace(
+            pointer=Pointer(name, offset + g * channels * self.strides[1] * width), channels=channels
+        )
+
+
+def contiguous(name, channels, size):
+    """A View of a C-contiguous (N, channels, D, H, W) buffer."""
+    d, h, w = size
+    return View(Pointer(name), channels, (channels * d * h * w, d * h * w, h * w, w, 1), tuple(size))
+
+
+def channels_last(name, channels, size, rounded=None):
+    """A View of a contiguous (N, D, H, W, rounded) buffer."""
+    (d, h, w), c = size, rounded or channels
+    return View(Pointer(name), channels, (d * h * w * c, 1, h * w * c, w * c, c), tuple(size))
+
+
+class Builder:
+    """Steps and scratch of a program in the making."""
+
+    def __init__(self):
+        self.steps, self.sizes = [], {}
+
+    def scratch(self, name, nbytes):
+        name = f"{name}{len(self.sizes)}"
+        self.sizes[name] = -(-nbytes // 256) * 256
+        return Pointer(name)
+
+    def launch(self, kernel, grid, *arguments):
+        if not all(1 <= g for g in grid) or grid[0] > MAXIMUM or max((*grid[1:], 1)) > 65535:
+            raise Refused(f"needs a grid of {grid}, more than the device has")
+        if len(arguments) != len(kernel.parameters):
+            raise TypeError(f"{kernel.name}: {len(arguments)} arguments, need {len(kernel.parameters)}")
+        self.steps.append(Step(kernel, tuple(grid), arguments))
+
+    def program(self):
+        return Program(tuple(self.steps), tuple(self.sizes.items()))
+
+
+def _indexable(*counts):
+    if max(counts) > MAXIMUM:
+        raise Refused(f"needs arrays of at most {MAXIMUM} elements, got {max(counts)}")
+
+
+def as_channels_last(build, view, images, dtype):
+    """The view itself if TMA can read it, else a copy by a layout pass; channels are rounded up to 16
+    bytes.
+    """
+    width = BYTES[dtype]
+    unit = 16 // width
+    n, c, d, h, w = view.strides
+    lone = [s for s, size in zip((n, d, h, w), (images, *view.size)) if size > 1]
+    if c == 1 and all(s > 0 and s % unit == 0 for s in lone) and view.pointer.offset % 16 == 0:
+        # strides of unit axes are free: give them values the TMA unit takes
+        dense = unit * ceil_div(view.channels, unit)
+        strides = [s if size > 1 else 0 for s, size in zip((n, d, h, w), (images, *view.size))]
+        for i in (3, 2, 1, 0):
+            size = (images, *view.size)
+            strides[i] = strides[i] or (strides[i + 1] * size[i + 1] if i < 3 else dense)
+        return view._replace(strides=(strides[0], 1, *strides[1:]))
+    planes = math.prod(view.size)
+    D, H, W = view.size
+    flat = (W == 1 or w == 1) and (H == 1 or h == W) and (D == 1 or d == H * W)
+    rounded = unit * ceil_div(view.channels, unit)
+    total = images * planes * rounded
+    _indexable(
+        total, sum(abs(s) * size for s, size in zip(view.strides, (images, view.channels, *view.size)))
+    )
+    out = build.scratch("last", total * width)
+    copied = channels_last(out.name, view.channels, view.size, rounded)
+    if not flat or n < 0 or c < 0:
+        build.launch(
+            layout.gather(width), (ceil_div(total, layout.THREADS),),
+            view.pointer, out, total, view.channels, rounded, *view.size, *view.strides,
+        )  # fmt: skip
+        return copied
+    even = width == 2 and planes % 2 == n % 2 == c % 2 == 0 and view.pointer.offset % 4 == 0
+    side = 32 if width == 4 else 64
+    build.launch(
+        layout.channels_last(dtype, even), (ceil_div(planes, side), ceil_div(rounded, side), images),
+        view.pointer, out, view.channels, planes, rounded, n, c,
+    )  # fmt: skip
+    return copied
+
+
+class Weight(NamedTuple):
+    """How a kernel's rows and columns lie in the weight.
+
+    Element strides, and the element of group 0's first.
+    """
+
+    pointer: Pointer
+    rows: int
+    columns: int
+    s_row: int
+    s_column: int
+    kernel: tuple
+
+    def tap_strides(self):
+        T, R, S = self.kernel
+        return R * S, S, 1
+
+
+def packed_weight(build, weight, axes, dtype, unit):
+    """Pointers to weight[row, tap, column] with columns rounded up to `unit`, and that number; two tensors
+    for "f32".
+    """
+    rounded = unit * ceil_div(weight.columns, unit)
+    taps = [max(1, a.taps) for a in axes]
+    total = weight.rows * math.prod(taps) * rounded
+    _indexable(total)
+    width = BYTES[dtype]
+    outs = [build.scratch("packed", total * width) for _ in range(2 if dtype == "f32" else 1)]
+    strides = [a.tap_step * s for a, s in zip(axes, weight.tap_strides())]
+    first = sum(a.tap_first * s for a, s in zip(axes, weight.tap_strides()))
+    build.launch(
+        layout.pack_weight(dtype), (ceil_div(total, layout.THREADS),), weight.pointer, *outs, weight.rows, weight.columns,
+        rounded, *taps, weight.s_row, weight.s_column, *strides, first,
+    )  # fmt: skip
+    return outs, rounded
+
+
+def im2col_map(source, images, axes, dtype, pixels):
+    """The `maps.Im2col` of a channels-last view for the axes of a sum (two axes when D is trivial)."""
+    width = BYTES[dtype]
+    fast = tuple(reversed(axes))
+    spatial = tuple(reversed(source.strides[5 - len(axes) :]))
+    return maps.Im2col(
+        source.pointer, dtype, (source.channels, *(a.size for a in fast), images),
+        tuple(s * width for s in (*spatial, source.strides[0])),
+        tuple(a.origin for a in fast), tuple(a.upper for a in fast), tuple(a.stride for a in fast),
+        pixels, igemm_sm90.tile_channels(dtype),
+    )  # fmt: skip
+
+
+def spatial_axes(axes):
+    """Without D where it is trivial: the TMA unit reads planes with wider limits than volumes."""
+    d = axes[0]
+    trivial = (d.size, d.count, d.taps, d.origin, d.place_first) == (1, 1, 1, 0, 0)
+    return axes[1:] if trivial else axes
+
+
+def check_tma(image_map, axes):
+    """Raises Refused unless the TMA unit can walk these axes."""
+    if min(image_map.strides) <= 0 or image_map.channels < 1:
+        raise Refused(f"needs positive strides, got {image_map.strides}")
+    reason = image_map._replace(address=0).refused()
+    if reason is None:
+        limit = maps.OFFSETS[len(axes)]
+        far = max((a.taps - 1) * a.step for a in axes)
+        reason = (
+            f"reaches {far} elements from its first tap, at most {limit} is possible" if far > limit else None
+        )
+    if reason is not None:
+        raise Refused(reason)
+
+
+class Sum(NamedTuple):
+    """What forward and the gradient of the input have in common, for one group: y = sum over axes of source
+    * weight.
+    """
+
+    phases: list  # of axes (D, H, W)
+    images: int
+    source: View
+    target: View
+    weight: Weight
+    bias: Pointer | None
+    activation: str | None
+
+
+def forward_sums(problem, x, y, width):
+    """A `Sum` for every group of the forward convolution; x and y are Views, `width` bytes an element."""
+    G, taps = problem.groups, problem.taps
+    rows, columns = problem.K // G, problem.C // G
+    for g in range(G):
+        weight = Weight(
+            Pointer("weight", g * rows * columns * taps * width),
+            rows,
+            columns,
+            columns * taps,
+            taps,
+            problem.kernel,
+        )
+        bias = Pointer("bias", g * rows * width) if problem.bias else None
+        yield Sum(
+            [geometry.forward(problem)], problem.N, x.group(g, G, width), y.group(g, G, width), weight, bias,
+            problem.activation,
+        )  # fmt: skip
+
+
+def backward_input_sums(problem, dy, dx, width, bias=False):
+    """A `Sum` for every group of the gradient of the input."""
+    G, taps = problem.groups, problem.taps
+    rows, columns = problem.C // G, problem.K // G
+    for g in range(G):
+        weight = Weight(
+            Pointer("weight", g * rows * columns * taps * width),
+            rows,
+            columns,
+            taps,
+            rows * taps,
+            problem.kernel,
+        )
+        yield Sum(
+            geometry.backward_input(problem), problem.N, dy.group(g, G, width), dx.group(g, G, width), weight,
+            Pointer("bias", g * rows * width) if bias else None, None,
+        )  # fmt: skip
+
+
+def placed(target, axes):
+    """(pointer offset in elements, strides of n, each axis, channel) of the positions of a phase in the
+    target.
+    """
+    n, c, *spatial = target.strides
+    spatial = spatial[3 - len(axes) :]
+    offset = sum(a.place_first * s for a, s in zip(axes, spatial))
+    return offset, (n, *(a.place_step * s for a, s in zip(axes, spatial)), c)
+
+
+def wgmma_tile(dtype, positions, rows):
+    """(BN, consumers, blocks an SM) for the size of a problem: wide tiles when they still fill the device."""
+    bn = next((b for b in (64, 128) if rows <= b), 128 if dtype == "f32" else 256)
+    while bn > 64 and ceil_div(positions, 128) * ceil_div(rows, bn) < SMS:
+        bn //= 2
+    if ceil_div(positions, 128) * ceil_div(rows, bn) < SMS:
+        return bn, 1, 2 if igemm_sm90.stages_that_fit(dtype, bn, 1, 2) >= 3 else 1
+    return bn, 2, 1
+
+
+def wgmma(sums, dtype, tile=None):
+    """The Program of a forward convolution or input gradient on sm_90 tensor cores.
+
+    Tile: (BN, consumers, blocks).
+    """
+    width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
+    build = Builder()
+    for s in sums:
+        source = as_channels_last(build, s.source, s.images, storage)
+        for axes in s.phases:
+            used = spatial_axes(axes)
+            positions = s.images * math.prod(a.count for a in used)
+            _indexable(positions, s.images * s.target.strides[0])
+            bn, consumers, blocks = tile or wgmma_tile(dtype, positions, s.weight.rows)
+            image_map = im2col_map(source, s.images, used, storage, 64 * consumers)
+            check_tma(image_map, used)
+            unit = igemm_sm90.tile_channels(dtype)
+            outs, rounded = packed_weight(build, s.weight, axes, dtype, unit)
+            columns = math.prod(max(1, a.taps) for a in axes) * rounded
+            tiles = [
+                maps.Tile(out, storage, columns, s.weight.rows, columns * width, (unit, bn)) for out in outs
+            ]
+            offset, strides = placed(s.target, used)
+            even = all(v % 2 == 0 for v in (offset, *strides[:-1], s.weight.rows))
+            base = s.target.pointer
+            planar = not (strides[-1] == 1 and even and base.offset % (2 * width) == 0)
+            kernel = igemm_sm90.kernel(
+                dtype, len(used), bn, consumers, bias=s.bias is not None, activation=s.activation, planar=planar,
+                blocks=blocks,
+            )  # fmt: skip
+            grid = ceil_div(positions, 64 * consumers) * ceil_div(s.weight.rows, bn)
+            build.launch(
+                kernel, (grid,), image_map, *tiles, base._replace(offset=base.offset + offset * width),
+                *([s.bias] if s.bias else []), positions, s.weight.rows, rounded // unit,
+                *(getattr(a, what) for what in ("taps", "count", "stride", "origin", "step") for a in used), *strides,
+            )  # fmt: skip
+    return build.program()

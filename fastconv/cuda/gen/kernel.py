@@ -1,0 +1,65 @@
+"""What a generator returns: the text of one kernel and all that is needed to compile, launch and emulate it.
+
+Rules for the text (the compiler and the emulator both rely on them): every integer result is wrapped in
+``uint32(...)`` or ``uint64(...)``, both sides of ``//`` and ``%`` are uint32, loops and branches depend on
+values that all threads of a warpgroup share (else the operation takes a predicate), memory is addressed by
+byte.
+"""
+
+import hashlib
+import math
+from typing import NamedTuple
+
+MAXIMUM = 2**31 - 1  # elements of an array that a kernel addresses with 32-bit indices
+BYTES = {"f32": 4, "tf32": 4, "f16": 2, "bf16": 2}
+
+
+class Kernel(NamedTuple):
+    """One generated kernel.
+
+    name: of the function in `source`, unique for the parameters it was generated from; source: Python text;
+    parameters: one letter each, M tensor map (128 bytes by value), P address, I uint32, F float32;
+    operations: (alias, family, arguments...) that the text calls besides the fixed ones; threads a block;
+    shared: bytes of dynamic shared memory; arch: least compute capability times ten (80, 90); blocks: that
+    shall fit an SM at least, which caps the registers.
+    """
+
+    name: str
+    source: str
+    parameters: str
+    operations: tuple
+    threads: int
+    shared: int
+    arch: int
+    blocks: int = 1
+
+    @property
+    def digest(self):
+        """Of everything that decides the machine code, apart from the tools."""
+        return hashlib.sha256(repr(tuple(self)).encode()).hexdigest()
+
+
+def indent(lines, by):
+    """Lines joined and moved right by `by` levels, to be put where a template has a bare field."""
+    pad = "    " * by
+    return "\n".join(pad + line for line in lines)
+
+
+def ceil_div(a, b):
+    return -(-a // b)
+
+
+def product(values):
+    return math.prod(values)
+
+
+def activated(name, value):
+    """Text of activation(value) for a float32 expression; NaN goes through."""
+    if name is None:
+        return value
+    return {
+        "relu": f"maximum({value}, float32(0.0))",
+        "leaky_relu": f"maximum({value}, float32({value} * float32(0.01)))",
+        "sigmoid": f"float32(float32(1.0) / float32(float32(1.0) + math.exp(float32(-({value})))))",
+        "tanh": f"math.tanh({value})",
+    }[name]

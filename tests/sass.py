@@ -1,0 +1,108 @@
+"""Machine code of the generated kernels, disassembled: `python tests/sass.py` prints the figures of the
+main ones as a table.
+
+Needs numba-cuda with its toolchain wheels and the wheels nvidia-cuda-nvdisasm and nvidia-cuda-cuobjdump; no
+GPU.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from fastconv.cuda import _compile
+from fastconv.cuda.gen import igemm_sm90
+
+MAIN = {
+    "wgmma bf16": (igemm_sm90.kernel("bf16", bn=256), 90),
+    "wgmma f16, bias, relu": (igemm_sm90.kernel("f16", bn=128, bias=True, activation="relu"), 90),
+    "wgmma bf16, small": (igemm_sm90.kernel("bf16", bn=64, consumers=1, blocks=2, planar=True), 90),
+    "wgmma bf16 3-d": (igemm_sm90.kernel("bf16", rank=3, bn=128), 90),
+    "wgmma tf32": (igemm_sm90.kernel("tf32", bn=128, bias=True, activation="sigmoid"), 90),
+    "wgmma 3xtf32": (igemm_sm90.kernel("f32", bn=128), 90),
+    "wgmma 3xtf32, planar": (igemm_sm90.kernel("f32", bn=64, planar=True, bias=True, activation="tanh"), 90),
+}
+
+
+class Figures(NamedTuple):
+    """Of one kernel: registers a thread, bytes of stack and local memory, instructions by name, total."""
+
+    registers: int
+    stack: int
+    local: int
+    operations: Counter
+    text: str
+
+    def count(self, prefix):
+        return sum(
+            n for name, n in self.operations.items() if name == prefix or name.startswith(prefix + ".")
+        )
+
+
+def missing():
+    """Why nothing can be disassembled here, or None."""
+    reason = _compile.missing()
+    if reason is None and tools() is None:
+        reason = "nvdisasm and cuobjdump are not installed (nvidia-cuda-nvdisasm, nvidia-cuda-cuobjdump)"
+    return reason
+
+
+def tools():
+    """The folder of the disassemblers, or None."""
+    try:
+        import nvidia
+    except ImportError:
+        return None
+    for root in nvidia.__path__:
+        for folder in Path(root).glob("cu*/bin"):
+            if (folder / "nvdisasm").exists() and (folder / "cuobjdump").exists():
+                return folder
+    return None
+
+
+def figures(kernel, arch):
+    """Compile a kernel and read its machine code."""
+    code, _ = _compile.cubin(kernel, arch)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        run = lambda *command: (
+            subprocess.run(  # noqa: E731
+                [*command, file.name], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        text = run(tools() / "nvdisasm", "-c")
+        usage = re.search(r"REG:(\d+) STACK:(\d+).* LOCAL:(\d+)", run(tools() / "cuobjdump", "-res-usage"))
+    names = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", text, re.M)
+    return Figures(*map(int, usage.groups()), Counter(names), text)
+
+
+COLUMNS = ("HGMMA", "HMMA", "FFMA", "UTMALDG", "LDGSTS", "LDSM", "LDS", "LDG", "STG")
+
+
+def main():
+    reason = missing()
+    if reason is not None:
+        sys.exit(reason)
+    heads = ("kernel", "arch", "threads", "shared", "regs", "instr", *COLUMNS)
+    rows = [heads]
+    for title, (kernel, arch) in MAIN.items():
+        f = figures(kernel, arch)
+        counts = [f.count(column) for column in COLUMNS]
+        rows.append(
+            (title, arch, kernel.threads, kernel.shared, f.registers, sum(f.operations.values()), *counts)
+        )
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(heads))]
+    for row in rows:
+        print(
+            "  ".join(
+                str(v).ljust(w) if i == 0 else str(v).rjust(w) for i, (v, w) in enumerate(zip(row, widths))
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Generated kernels in the NumPy emulator: whole programs (layout, packing, products, sums) against the
+float64 reference.
+
+Integer-valued inputs must come out exactly, rounded once to the result's dtype.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from emulator import Device
+from emulator.operations import from_bits, to_bits
+
+from fastconv import _reference
+from fastconv._problem import ConvProblem
+from fastconv.cuda import convolution
+from fastconv.cuda.gen.kernel import BYTES
+from fastconv.cuda.program import resolved
+
+STORAGE = {"bf16": "bf16", "f16": "f16", "tf32": "f32", "f32": "f32"}
+
+
+def encode(values, dtype):
+    return values.astype(np.float32) if STORAGE[dtype] == "f32" else to_bits(values, dtype)
+
+
+def decode(bits, dtype):
+    return bits if STORAGE[dtype] == "f32" else from_bits(bits, dtype)
+
+
+def run(device, program, addresses):
+    """Launch a program's steps on the emulated device; scratch starts as poison."""
+    addresses = dict(addresses, **{name: device.allocate(nbytes) for name, nbytes in program.scratch})
+    for step in program.steps:
+        device.launch(step.kernel, step.grid, [resolved(a, addresses) for a in step.arguments])
+
+
+def problem_of(N, C, K, size, kernel, stride=1, padding=0, dilation=1, groups=1, bias=False, activation=None):
+    n = len(size)
+    empty = np.broadcast_to(np.float32(0), (1,))
+    zero = lambda *shape: np.broadcast_to(empty[0], shape)  # noqa: E731
+    return ConvProblem.of(
+        zero(N, C, *size), zero(K, C // groups, *kernel), zero(K) if bias else None, stride, padding, dilation, groups,
+        activation=activation, ndim=n, op=f"conv{n}d",
+    )  # fmt: skip
+
+
+def integers(rng, shape, low=-3, high=4):
+    return rng.integers(low, high, shape).astype(np.float64)
+
+
+def five(shape):
+    """(N, C, D, H, W) of an array of any rank."""
+    return (*shape[:2], *(1,) * (5 - len(shape)), *shape[2:])
+
+
+def reference(direction, problem, arrays):
+    """The float64 result in the user's rank."""
+    from dataclasses import replace
+
+    exact = replace(problem, dtype=np.dtype(np.float64))
+    if direction == "forward":
+        return _reference.conv_forward(arrays["x"], arrays["weight"], arrays.get("bias"), exact, "auto", None)
+    if direction == "backward_input":
+        return _reference.conv_backward_input(arrays["dy"], arrays["weight"], None, exact, "auto")
+    return _reference.conv_backward_weight(arrays["dy"], arrays["x"], exact, "auto")
+
+
+def arrays_of(problem, rng, make=integers):
+    shapes = dict(x=problem.x_shape, dy=problem.y_shape, weight=problem.weight_shape)
+    arrays = {name: make(rng, shape) for name, shape in shapes.items()}
+    if problem.bias:
+        arrays["bias"] = make(rng, (problem.K,))
+    return arrays
+
+
+def place(device, values, dtype, last):
+    """(address, View arguments) of an image stack put on the device in channels-first or channels-last
+    order.
+    """
+    values = values.reshape(five(values.shape))
+    bits = encode(values, dtype)
+    return device.put(bits.transpose(0, 2, 3, 4, 1) if last else bits)
+
+
+def view(name, channels, size, last):
+    return (convolution.channels_last if last else convolution.contiguous)(name, channels, size)
+
+
+def computed(direction, problem, arrays, dtype, make_program, last=False, out_last=False, device=None):
+    """(result in the user's shape as float, device) of a program in the emulator."""
+    device = device or Device()
+    width, stored = BYTES[dtype], STORAGE[dtype]
+    addresses = {"weight": device.put(encode(arrays["weight"], dtype))}
+    if problem.bias:
+        addresses["bias"] = device.put(encode(arrays["bias"], dtype))
+    source, target = ("x", "y") if direction == "forward" else ("dy", "dx")
+    shapes = {"x": (problem.C, problem.size), "dx": (problem.C, problem.size)}
+    shapes |= {"y": (problem.K, problem.out), "dy": (problem.K, problem.out)}
+    addresses[source] = place(device, arrays[source], dtype, last)
+    full = (problem.N, shapes[target][0], *shapes[target][1])
+    addresses[target] = device.allocate(math.prod(full) * width)
+    make_sums = convolution.forward_sums if direction == "forward" else convolution.backward_input_sums
+    sums = make_sums(
+        problem, view(source, *shapes[source], last), view(target, *shapes[target], out_last), width
+    )
+    run(device, make_program(sums), addresses)
+    kind = np.float32 if stored == "f32" else np.uint16
+    if out_last:
+        result = device.get(addresses[target], (full[0], *full[2:], full[1]), kind).transpose(0, 4, 1, 2, 3)
+    else:
+        result = device.get(addresses[target], full, kind)
+    shape = problem.y_shape if direction == "forward" else problem.x_shape
+    return decode(result, dtype).reshape(shape), device
+
+
+def assert_exact(actual, expected, dtype):
+    expected = decode(encode(expected, dtype), dtype)
+    wrong = ~(actual == expected)
+    assert not wrong.any(), f"{wrong.sum()} of {wrong.size} differ, first at {np.argwhere(wrong)[0]}"
+
+
+CASES = {
+    "3x3": dict(N=2, C=64, K=64, size=(9, 7), kernel=(3, 3), padding=1),
+    "stride 2, ragged K": dict(N=1, C=128, K=72, size=(12, 10), kernel=(3, 3), stride=2, padding=1),
+    "asymmetric, dilated": dict(
+        N=1, C=64, K=130, size=(12, 11), kernel=(3, 2), padding=((2, 1), (0, 3)), dilation=(2, 3)
+    ),
+    "1x1": dict(N=3, C=64, K=40, size=(6, 6), kernel=(1, 1)),
+    "7x7, C 24": dict(N=1, C=24, K=16, size=(13, 15), kernel=(7, 7), stride=2, padding=3),
+    "C 40, bias, relu": dict(
+        N=1, C=40, K=24, size=(9, 9), kernel=(3, 3), padding=1, bias=True, activation="relu"
+    ),
+    "1-d": dict(N=2, C=16, K=8, size=(37,), kernel=(5,), stride=3, padding=2),
+    "odd K": dict(N=1, C=8, K=7, size=(5, 5), kernel=(2, 2)),
+    "ragged C": dict(N=2, C=5, K=10, size=(6, 5), kernel=(3, 3), padding=1),
+    "two groups": dict(N=1, C=32, K=16, size=(6, 7), kernel=(3, 3), padding=1, groups=2),
+    "3-d": dict(N=1, C=16, K=16, size=(4, 5, 6), kernel=(3, 2, 3), stride=(1, 2, 1), padding=1),
+}
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "tf32", "f32"])
+@pytest.mark.parametrize("case", CASES)
+def test_wgmma_forward(case, dtype):
+    problem = problem_of(**CASES[case])
+    arrays = arrays_of(problem, np.random.default_rng(0))
+    expected = reference("forward", problem, arrays)
+    for last, out_last, tile in ((True, True, (64, 1, 1)), (False, False, (128, 2, 1))):
+        program = lambda sums: convolution.wgmma(sums, dtype, tile)  # noqa: E731, B023
+        actual, _ = computed("forward", problem, arrays, dtype, program, last, out_last)
+        assert_exact(actual, expected, dtype)
+
+
+BACKWARD = {
+    "3x3": dict(N=2, C=64, K=64, size=(9, 7), kernel=(3, 3), padding=1),
+    "stride 2": dict(N=1, C=24, K=64, size=(12, 11), kernel=(3, 3), stride=2, padding=1),
+    "stride 3x2, dilated": dict(
+        N=1, C=40, K=16, size=(11, 13), kernel=(3, 4), stride=(3, 2), padding=(2, 1), dilation=(2, 3)
+    ),
+    "1x1, stride 2": dict(N=2, C=16, K=32, size=(7, 8), kernel=(1, 1), stride=2),
+    "7x7": dict(N=1, C=8, K=8, size=(9, 10), kernel=(7, 7), stride=2, padding=3),
+    "asymmetric": dict(N=1, C=9, K=11, size=(9, 10), kernel=(2, 3), padding=((2, 0), (0, 4))),
+    "3-d, two groups": dict(
+        N=1, C=16, K=32, size=(4, 5, 5), kernel=(2, 3, 3), stride=(2, 1, 1), padding=1, groups=2
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+@pytest.mark.parametrize("case", BACKWARD)
+def test_wgmma_backward_input(case, dtype):
+    problem = problem_of(**BACKWARD[case])
+    arrays = arrays_of(problem, np.random.default_rng(1))
+    expected = reference("backward_input", problem, arrays)
+    last = dtype == "bf16"
+    program = lambda sums: convolution.wgmma(sums, dtype, (64, 1, 1))  # noqa: E731
+    actual, _ = computed("backward_input", problem, arrays, dtype, program, last, last)
+    assert_exact(actual, expected, dtype)

@@ -1,0 +1,30 @@
+"""Every main kernel compiled to machine code.
+
+No spills, bounded registers, the instructions it was written for.
+"""
+
+import pytest
+import sass
+
+pytestmark = pytest.mark.skipif(sass.missing() is not None, reason=f"no CUDA toolchain: {sass.missing()}")
+
+FILE = 65536  # registers of an SM
+
+
+@pytest.mark.parametrize("title", sass.MAIN)
+def test_machine_code(title):
+    kernel, arch = sass.MAIN[title]
+    f = sass.figures(kernel, arch)
+    assert (f.stack, f.local, f.count("LDL"), f.count("STL")) == (0, 0, 0, 0)
+    assert f.registers <= min(255, FILE // (kernel.threads * kernel.blocks) // 8 * 8)
+    families = {family: rest for _, family, *rest in kernel.operations}
+    if "wgmma" in families:
+        # a serialised product would wait before every instruction: one arrive for all products of a k-tile
+        products = 4 * (3 if families["wgmma"][2] == "rs" else 1)
+        assert f.count("HGMMA") == products * f.count("WARPGROUP.ARRIVE") > 0
+        assert f.count("UTMALDG") >= 2 and "IM2COL" in f.text
+        assert f.count("USETMAXREG") == (2 if "registers" in families else 0)
+    if "mma" in families:
+        assert f.count("HMMA") and f.count("LDSM") and f.count("LDGSTS")
+    if "outer" in families:
+        assert f.count("FFMA") >= 1024 and f.count("LDGSTS")
