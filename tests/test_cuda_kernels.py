@@ -139,6 +139,22 @@ CASES = {
 }
 
 
+# the same options on less work, for kernels that the emulator runs thread by thread
+SMALL = {
+    "3x3": dict(N=2, C=16, K=24, size=(9, 7), kernel=(3, 3), padding=1),
+    "stride 2, ragged K": dict(N=1, C=24, K=136, size=(12, 10), kernel=(3, 3), stride=2, padding=1),
+    "asymmetric, dilated": dict(
+        N=1, C=8, K=9, size=(12, 11), kernel=(3, 2), padding=((2, 1), (0, 3)), dilation=(2, 3)
+    ),
+    "1x1": dict(N=3, C=40, K=40, size=(7, 7), kernel=(1, 1)),
+    "7x7, ragged C": dict(N=1, C=3, K=16, size=(13, 15), kernel=(7, 7), stride=2, padding=3),
+    "bias, relu": dict(N=1, C=9, K=24, size=(9, 9), kernel=(3, 3), padding=1, bias=True, activation="relu"),
+    "1-d": dict(N=2, C=16, K=8, size=(37,), kernel=(5,), stride=3, padding=2),
+    "two groups": dict(N=1, C=16, K=14, size=(6, 7), kernel=(3, 3), padding=1, groups=2),
+    "3-d": dict(N=1, C=8, K=16, size=(4, 5, 6), kernel=(3, 2, 3), stride=(1, 2, 1), padding=1),
+}
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "f16", "tf32", "f32"])
 @pytest.mark.parametrize("case", CASES)
 def test_wgmma_forward(case, dtype):
@@ -176,3 +192,89 @@ def test_wgmma_backward_input(case, dtype):
     program = lambda sums: convolution.wgmma(sums, dtype, (64, 1, 1))  # noqa: E731
     actual, _ = computed("backward_input", problem, arrays, dtype, program, last, last)
     assert_exact(actual, expected, dtype)
+
+
+@pytest.mark.parametrize("case", SMALL)
+def test_ffma_forward(case):
+    problem = problem_of(**SMALL[case])
+    arrays = arrays_of(problem, np.random.default_rng(2))
+    last = case in ("3x3", "bias, relu", "3-d")
+    actual, device = computed("forward", problem, arrays, "f32", convolution.ffma, last, not last)
+    assert_exact(actual, reference("forward", problem, arrays), "f32")
+    assert set(device.conflicts.values()) <= {1}, device.conflicts
+
+
+@pytest.mark.parametrize("case", BACKWARD)
+def test_ffma_backward_input(case):
+    problem = problem_of(**BACKWARD[case])
+    arrays = arrays_of(problem, np.random.default_rng(3))
+    actual, _ = computed("backward_input", problem, arrays, "f32", convolution.ffma)
+    assert_exact(actual, reference("backward_input", problem, arrays), "f32")
+
+
+def weight_gradient(problem, arrays, dtype, make_program, last=False):
+    """(dweight, device) of a weight gradient's program in the emulator."""
+    device, width = Device(), BYTES[dtype]
+    addresses = {name: place(device, arrays[name], dtype, last) for name in ("x", "dy")}
+    count = math.prod(problem.weight_shape)
+    addresses["dweight"] = device.allocate(count * width)
+    views = view("x", problem.C, problem.size, last), view("dy", problem.K, problem.out, last)
+    program = make_program(problem, *views)
+    run(device, program, addresses)
+    kind = np.float32 if dtype == "f32" else np.uint16
+    return decode(device.get(addresses["dweight"], problem.weight_shape, kind), dtype), device, program
+
+
+WEIGHT = {
+    "3x3": dict(N=2, C=64, K=64, size=(9, 7), kernel=(3, 3), padding=1),
+    "stride 2, ragged K": dict(N=1, C=128, K=72, size=(13, 11), kernel=(3, 3), stride=2, padding=1),
+    "asymmetric, dilated": dict(
+        N=1, C=24, K=130, size=(9, 11), kernel=(3, 2), padding=((2, 1), (0, 3)), dilation=(2, 3)
+    ),
+    "1x1": dict(N=3, C=72, K=40, size=(6, 6), kernel=(1, 1)),
+    "ragged": dict(N=2, C=5, K=9, size=(7, 6), kernel=(2, 3), stride=(1, 2), padding=1),
+    "two groups": dict(N=1, C=16, K=32, size=(6, 7), kernel=(3, 3), padding=1, groups=2),
+    "3-d": dict(N=1, C=8, K=16, size=(4, 5, 6), kernel=(3, 2, 1), stride=(1, 2, 1), padding=1),
+    "1-d": dict(N=1, C=8, K=8, size=(50,), kernel=(7,), stride=2, padding=3),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHT)
+def test_ffma_weight_gradient(case):
+    problem = problem_of(**WEIGHT[case])
+    arrays = arrays_of(problem, np.random.default_rng(4))
+    actual, device, _ = weight_gradient(problem, arrays, "f32", convolution.ffma_weight, case == "3-d")
+    assert_exact(actual, reference("backward_weight", problem, arrays), "f32")
+    assert set(device.conflicts.values()) <= {1}, device.conflicts
+
+
+@pytest.mark.parametrize("case", WEIGHT)
+def test_wgmma_weight_gradient(case):
+    problem = problem_of(**WEIGHT[case])
+    make = lambda rng, shape: integers(rng, shape, -1, 2)  # noqa: E731  sums stay below 256: exact in bf16
+    arrays = arrays_of(problem, np.random.default_rng(5), make)
+    expected = reference("backward_weight", problem, arrays)
+    for dtype, last, tile in (("bf16", True, (64, 1, 2)), ("f16", False, (128, 2, 1))):
+        program = lambda *a: convolution.wgmma_weight(*a, dtype, tile)  # noqa: E731, B023
+        actual, _, _ = weight_gradient(problem, arrays, dtype, program, last)
+        assert_exact(actual, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "tf32", "f32"])
+@pytest.mark.parametrize("case", SMALL)
+def test_mma_forward(case, dtype):
+    problem = problem_of(**SMALL[case])
+    arrays = arrays_of(problem, np.random.default_rng(6))
+    last = dtype in ("bf16", "tf32")
+    program = lambda sums: convolution.mma(sums, dtype)  # noqa: E731
+    actual, device = computed("forward", problem, arrays, dtype, program, last, last)
+    assert_exact(actual, reference("forward", problem, arrays), dtype)
+    assert device.conflicts["matrix_load"] == device.conflicts["copy16"] == 1
+
+
+@pytest.mark.parametrize("case", BACKWARD)
+def test_mma_backward_input(case):
+    problem = problem_of(**BACKWARD[case])
+    arrays = arrays_of(problem, np.random.default_rng(7))
+    actual, _ = computed("backward_input", problem, arrays, "f16", lambda sums: convolution.mma(sums, "f16"))
+    assert_exact(actual, reference("backward_input", problem, arrays), "f16")

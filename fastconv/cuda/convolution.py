@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from . import geometry, maps
-from .gen import igemm_sm90, layout
+from .gen import gemm_f32, igemm_sm80, igemm_sm90, layout, wgrad_sm90
 from .gen.kernel import BYTES, MAXIMUM, ceil_div
 from .program import Pointer, Program, Step
 
@@ -80,7 +80,7 @@ def _indexable(*counts):
         raise Refused(f"needs arrays of at most {MAXIMUM} elements, got {max(counts)}")
 
 
-def as_channels_last(build, view, images, dtype):
+def as_channels_last(build, view, images, dtype, whole=False):
     """The view itself if TMA can read it, else a copy by a layout pass; channels are rounded up to 16
     bytes.
     """
@@ -88,7 +88,8 @@ def as_channels_last(build, view, images, dtype):
     unit = 16 // width
     n, c, d, h, w = view.strides
     lone = [s for s, size in zip((n, d, h, w), (images, *view.size)) if size > 1]
-    if c == 1 and all(s > 0 and s % unit == 0 for s in lone) and view.pointer.offset % 16 == 0:
+    complete = not whole or view.channels % unit == 0
+    if c == 1 and complete and all(s > 0 and s % unit == 0 for s in lone) and view.pointer.offset % 16 == 0:
         # strides of unit axes are free: give them values the TMA unit takes
         dense = unit * ceil_div(view.channels, unit)
         strides = [s if size > 1 else 0 for s, size in zip((n, d, h, w), (images, *view.size))]
@@ -147,7 +148,7 @@ def packed_weight(build, weight, axes, dtype, unit):
     taps = [max(1, a.taps) for a in axes]
     total = weight.rows * math.prod(taps) * rounded
     _indexable(total)
-    width = BYTES[dtype]
+    width = BYTES.get(dtype, 4)
     outs = [build.scratch("packed", total * width) for _ in range(2 if dtype == "f32" else 1)]
     strides = [a.tap_step * s for a, s in zip(axes, weight.tap_strides())]
     first = sum(a.tap_first * s for a, s in zip(axes, weight.tap_strides()))
@@ -303,3 +304,199 @@ def wgmma(sums, dtype, tile=None):
                 *(getattr(a, what) for what in ("taps", "count", "stride", "origin", "step") for a in used), *strides,
             )  # fmt: skip
     return build.program()
+
+
+def _table(build, source, axes):
+    """Pointer to the table of `gemm_f32` for a source, and its number of rows."""
+    taps = [a.taps for a in axes]
+    rows = source.channels * math.prod(taps)
+    out = build.scratch("table", 16 * max(rows, 1))
+    if rows:
+        build.launch(
+            layout.sum_table(), (ceil_div(rows, layout.THREADS),), out, rows, *taps, *source.strides[1:],
+            *(a.step for a in axes),
+        )  # fmt: skip
+    return out, rows
+
+
+def _extent(images, view):
+    return sum(abs(s) * (size - 1) for s, size in zip(view.strides, (images, view.channels, *view.size)))
+
+
+def _walk(axes, source):
+    """The arguments of `gemm_f32` that say how positions lie in the source."""
+    yield from (a.count for a in axes)
+    yield from source.size
+    yield source.strides[0]
+    yield from source.strides[2:]
+    yield from (a.stride for a in axes)
+    yield from (a.origin for a in axes)
+
+
+def ffma(sums):
+    """The Program of a float32 forward convolution or input gradient in plain multiply-adds."""
+    build = Builder()
+    for s in sums:
+        for axes in s.phases:
+            positions = s.images * math.prod(a.count for a in axes)
+            _indexable(positions, _extent(s.images, s.source), _extent(s.images, s.target))
+            table, rows = _table(build, s.source, axes)
+            turned = s.weight._replace(
+                rows=s.weight.columns, columns=s.weight.rows, s_row=s.weight.s_column, s_column=s.weight.s_row
+            )
+            (packed,), pitch = packed_weight(build, turned, axes, "copy32", 4)
+            offset, (y_n, *y_axes, y_k) = placed(s.target, axes)
+            base = s.target.pointer
+            kernel = gemm_f32.forward(s.bias is not None, s.activation)
+            grid = ceil_div(positions, gemm_f32.TILE) * ceil_div(s.weight.rows, gemm_f32.TILE)
+            build.launch(
+                kernel, (grid,), s.source.pointer, table, packed, base._replace(offset=base.offset + 4 * offset),
+                *([s.bias] if s.bias else []), positions, s.weight.rows, rows, pitch, *_walk(axes, s.source),
+                y_n, *y_axes, y_k,
+            )  # fmt: skip
+    return build.program()
+
+
+def mma(sums, dtype):
+    """The Program of a forward convolution or input gradient on sm_80 tensor cores."""
+    width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
+    build = Builder()
+    for s in sums:
+        # whole pieces of 16 bytes are read: channels that fill the last one must be zeros, as in a copy
+        source = as_channels_last(build, s.source, s.images, storage, whole=True)
+        for axes in s.phases:
+            positions = s.images * math.prod(a.count for a in axes)
+            _indexable(positions, _extent(s.images, source), _extent(s.images, s.target))
+            unit = igemm_sm80.tile_channels(dtype)
+            # "f32" is split in the kernel, so one copy of the weight is enough
+            (packed,), rounded = packed_weight(
+                build, s.weight, axes, "copy32" if dtype == "f32" else dtype, unit
+            )
+            offset, (y_n, *y_axes, y_k) = placed(s.target, axes)
+            base = s.target.pointer
+            channels = 16 // width * ceil_div(source.channels, 16 // width)
+            build.launch(
+                igemm_sm80.kernel(dtype, s.bias is not None, s.activation),
+                (ceil_div(positions, igemm_sm80.TILE) * ceil_div(s.weight.rows, igemm_sm80.TILE),),
+                source.pointer, packed, base._replace(offset=base.offset + offset * width), *([s.bias] if s.bias else []),
+                positions, s.weight.rows, channels, rounded // unit, *(a.taps for a in axes), *_walk(axes, source),
+                *(a.step for a in axes), y_n, *y_axes, y_k,
+            )  # fmt: skip
+    return build.program()
+
+
+def splits(tiles, steps, least=8):
+    """How many parts a sum of `steps` k-tiles is cut into, so that two waves of blocks are busy; and its
+    steps a part.
+    """
+    wanted = max(1, min(ceil_div(2 * SMS, tiles), steps // least))
+    per_part = ceil_div(steps, wanted)
+    return ceil_div(steps, per_part), per_part
+
+
+def _groups_of_weight(problem, x, dy, width):
+    """(x, dy, rows, columns, bytes into dweight) of every group."""
+    G = problem.groups
+    rows, columns = problem.K // G, problem.C // G
+    for g in range(G):
+        yield (
+            x.group(g, G, width),
+            dy.group(g, G, width),
+            rows,
+            columns,
+            g * rows * columns * problem.taps * width,
+        )
+
+
+def ffma_weight(problem, x, dy):
+    """The Program of a float32 weight gradient in plain multiply-adds."""
+    build = Builder()
+    axes = geometry.forward(problem)
+    positions = problem.N * math.prod(problem.out)
+    _indexable(positions, _extent(problem.N, x), _extent(problem.N, dy))
+    for source, gradient, rows, columns, offset in _groups_of_weight(problem, x, dy, 4):
+        table, elements = _table(build, source, axes)
+        tiles = ceil_div(elements, gemm_f32.TILE), ceil_div(rows, gemm_f32.TILE)
+        parts, steps = splits(math.prod(tiles), ceil_div(positions, gemm_f32.DEPTH))
+        size = rows * elements
+        _indexable(size * parts)
+        out = Pointer("dweight", offset)
+        target = out if parts == 1 else build.scratch("parts", 4 * size * parts)
+        n, c, *spatial = gradient.strides
+        build.launch(
+            gemm_f32.weight_gradient(), (*tiles, parts), source.pointer, table, gradient.pointer, target, positions, rows,
+            elements, steps, size, *_walk(axes, source), n, *spatial, c,
+        )  # fmt: skip
+        if parts > 1:
+            _sum_parts(
+                build, "f32", target, out, rows, columns, problem.taps, parts, size, elements, problem.taps, 1
+            )
+    return build.program()
+
+
+def _sum_parts(build, dtype, parts, out, rows, columns, taps, count, size, s_k, s_c, s_tap):
+    total = rows * columns * taps
+    build.launch(
+        layout.sum_parts(dtype), (ceil_div(total, layout.THREADS),), parts, out, total, count, size, columns, taps, s_k, s_c,
+        s_tap,
+    )  # fmt: skip
+
+
+def wgmma_weight(problem, x, dy, dtype, tile=None):
+    """The Program of a 16-bit weight gradient on sm_90 tensor cores. tile: (BN, consumers, parts)."""
+    build, width = Builder(), BYTES[dtype]
+    axes = spatial_axes(geometry.forward(problem))
+    positions = problem.N * math.prod(problem.out)
+    _indexable(positions)
+    for source, gradient, rows, columns, offset in _groups_of_weight(problem, x, dy, width):
+        source = as_channels_last(build, source, problem.N, dtype)
+        gradient = as_channels_last(build, gradient, problem.N, dtype)
+        if not _one_matrix(gradient, problem.N):
+            raise Refused(f"needs dy without gaps between positions, got strides {gradient.strides}")
+        bn, consumers, _ = tile or (64 if columns <= 64 else 128, 1 if rows <= 64 else 2, 0)
+        image_map = im2col_map(source, problem.N, axes, dtype, wgrad_sm90.DEPTH)
+        check_tma(image_map, axes)
+        pitch = gradient.strides[4]
+        dy_map = maps.Tile(
+            gradient.pointer, dtype, gradient.channels, positions, pitch * width, (64, wgrad_sm90.DEPTH)
+        )
+        c_tiles, k_tiles = ceil_div(columns, bn), ceil_div(rows, 64 * consumers)
+        chunks = ceil_div(positions, wgrad_sm90.DEPTH)
+        if tile:
+            steps = ceil_div(chunks, tile[2])
+            parts = ceil_div(chunks, steps)
+        else:
+            parts, steps = splits(c_tiles * problem.taps * k_tiles, chunks)
+        rounded = 2 * ceil_div(columns, 2)  # two neighbours are stored at once
+        size = rows * problem.taps * rounded
+        _indexable(size * parts)
+        target = build.scratch("parts", 4 * size * parts)
+        kernel = wgrad_sm90.kernel(dtype, len(axes), bn, consumers)
+        build.launch(
+            kernel, (c_tiles * problem.taps, k_tiles, parts), image_map, dy_map, target, rows, rounded, c_tiles, steps, size,
+            problem.taps * rounded, rounded,
+            *(getattr(a, what) for what in ("taps", "count", "stride", "origin", "step") for a in axes),
+        )  # fmt: skip
+        out = Pointer("dweight", offset)
+        _sum_parts(
+            build,
+            dtype,
+            target,
+            out,
+            rows,
+            columns,
+            problem.taps,
+            parts,
+            size,
+            problem.taps * rounded,
+            1,
+            rounded,
+        )
+    return build.program()
+
+
+def _one_matrix(view, images):
+    """Whether all positions of a channels-last view are equally far apart."""
+    n, _, d, h, w = view.strides
+    D, H, W = view.size
+    return (H == 1 or h == W * w) and (D == 1 or d == H * W * w) and (images == 1 or n == D * H * W * w)

@@ -230,9 +230,11 @@ class Lanes:
         # lanes are served in groups that move 128 bytes: 32 of 4 bytes, 16 of 8, 8 of 16
         together = max(1, min(32, 128 // max(nbytes, 4)))
         if address.size % together == 0:
-            words = (at[:, ::4] // 4).reshape(-1, together * max(1, nbytes // 4))
-            degree = max(np.bincount(np.unique(row) % 32).max() for row in words)
-            self.conflict(name, degree)
+            words = np.sort((at[:, ::4] // 4).reshape(-1, together * max(1, nbytes // 4)), axis=1)
+            distinct = np.ones(words.shape, bool)
+            distinct[:, 1:] = words[:, 1:] != words[:, :-1]
+            bank = words % 32 + 32 * np.arange(len(words))[:, None]
+            self.conflict(name, np.bincount(bank[distinct]).max())
         return at
 
     def shared_load(self, address, nbytes, name="shared_load"):
@@ -246,11 +248,9 @@ class Lanes:
             )
             again = block.read[at] == block.epoch
             block.reader[at] = np.where(again & (block.reader[at] != me), -1, me)
-            # of several readers in one statement the last won: mark those addresses as read by many
-            first = at[:, 0]
-            values, counts = np.unique(first, return_counts=True)
-            many = values[counts > 1]
-            block.reader[many[:, None] + np.arange(nbytes)] = -1
+            # of several readers in one statement the last won: mark the addresses of the others as read by many
+            lost = block.reader[at[:, 0]] != me[:, 0]
+            block.reader[at[lost]] = -1
             block.read[at] = block.epoch
         else:
             for start in np.unique(address // 1024 * 1024):

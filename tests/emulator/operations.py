@@ -261,18 +261,18 @@ def family(lanes, name, *arguments):
 
 
 def _zeros(lanes, n):
-    return lambda: tuple(np.zeros(lanes.n, F32) for _ in range(n))
+    """Accumulators are the rows of one array, so that an operation on all of them is one step."""
+    return lambda: np.zeros((n, lanes.n), F32)
 
 
 def _accumulate(lanes, n):
-    return lambda a, b: tuple(x + y for x, y in zip(a, b))
+    return lambda a, b: a + b
 
 
 def _outer(lanes, rows, columns):
     def run(acc, *vectors):
-        flat = [v for vector in vectors for v in vector]
-        x, y = flat[:rows], flat[rows:]
-        return tuple(acc[i * columns + j] + x[i] * y[j] for i in range(rows) for j in range(columns))
+        flat = np.stack([v for vector in vectors for v in vector])
+        return acc + (flat[:rows, None] * flat[None, rows:]).reshape(rows * columns, lanes.n)
 
     return run
 
@@ -323,13 +323,10 @@ def _wgmma(lanes, n, dtype, form):
         with lanes.block.changed:
             lanes.block.reading += [(lanes.group, *span) for span in spans]
         product = (left.astype(np.float64) @ right.astype(np.float64).T).astype(F32)
-        out = []
-        for j in range(n // 8):
-            column = j * 8 + (lane & 3) * 2
-            for down, across in ((0, 0), (0, 1), (8, 0), (8, 1)):
-                value = product[row + down, column + across]
-                out.append(acc[len(out)] + value if keep else value)
-        return tuple(out)
+        j = np.arange(n // 8)[:, None, None]
+        down, across = np.array([0, 0, 8, 8])[:, None], np.array([0, 1, 0, 1])[:, None]
+        value = product[row + down, 8 * j + (lane & 3) * 2 + across].reshape(n // 2, 128)
+        return acc + value if keep else value
 
     return run
 
@@ -374,7 +371,7 @@ def _mma(lanes, rows, columns, dtype):
         k = 16
 
     def run(acc, a, b):
-        acc = list(acc)
+        acc = acc.copy()
         left = [fragments(a[4 * m : 4 * m + 4], a_places, (16, k)) for m in range(rows)]
         right = [fragments(b[2 * j : 2 * j + 2], b_places, (k, 8)) for j in range(columns)]
         for m in range(rows):
@@ -382,8 +379,8 @@ def _mma(lanes, rows, columns, dtype):
                 d = left[m] @ right[j]
                 first = (m * columns + j) * 4
                 for i, (r, c) in enumerate(((0, 0), (0, 1), (8, 0), (8, 1))):
-                    acc[first + i] = acc[first + i] + d[:, g + r, 2 * q + c].ravel()
-        return tuple(acc)
+                    acc[first + i] += d[:, g + r, 2 * q + c].ravel()
+        return acc
 
     return run
 

@@ -148,6 +148,29 @@ def {name}({", ".join(["weight", "out", *low])}, {integers}):
     return Kernel(name, source, "PP" + "P" * len(low) + "I" * 12, (), THREADS, 0, 80)
 
 
+def sum_table():
+    """Rows (offset, d, h, w) of `gemm_f32`: how far element e = (channel, tap) of a sum lies from a
+    position's start.
+
+    Parameters: P out (16 bytes a row), I E, I taps of d, h, w, I stride of x in elements for c, d, h, w, I
+    tap distances.
+    """
+    name = "sum_table"
+    source = f"""
+def {name}(out, E, taps_d, taps_h, taps_w, x_c, x_d, x_h, x_w, step_d, step_h, step_w):
+    e = uint32(uint32(cuda.blockIdx.x) * {THREADS} + uint32(cuda.threadIdx.x))
+    w = uint32(uint32(e % taps_w) * step_w)
+    r = uint32(e // taps_w)
+    h = uint32(uint32(r % taps_h) * step_h)
+    r = uint32(r // taps_h)
+    d = uint32(uint32(r % taps_d) * step_d)
+    c = uint32(r // taps_d)
+    offset = uint32(c * x_c + d * x_d + h * x_h + w * x_w)
+    store128(out + uint64(e) * 16, offset, d, h, w, lt(e, E))
+"""
+    return Kernel(name, source, "P" + "I" * 11, (), THREADS, 0, 80)
+
+
 def sum_parts(dtype):
     """dweight (K, C, taps) from float32 partial sums, added in the order of the parts: the same bits on
     every run.
