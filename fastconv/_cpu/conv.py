@@ -285,7 +285,7 @@ def _winograd_suits(direction):
 # Chosen on 3x3 and 5x5 layers of 16 to 512 channels on maps of 7 to 56 pixels, none of them in the benchmark's list.
 WINOGRAD_CHANNELS = 12  # fewer leave the transforms unpaid: 36 values a tile and channel against 36 * K products
 WINOGRAD_SAVING = 1.5  # least ratio of direct to transformed multiplications that covers the transforms
-WINOGRAD_WEIGHT_TILES = 16  # fewer do not pay for transforming 36 sums for every pair of channel and filter
+WINOGRAD_WEIGHT_TILES = 4  # fewer do not pay for transforming 36 sums for every pair of channel and filter
 
 
 def _anything(problem):

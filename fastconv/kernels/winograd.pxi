@@ -1,13 +1,14 @@
 # Winograd drivers around native/winograd.h: forward, gradient of the input (a correlation with the filter turned round) and of the weights.
 #
-# The map is cut into tiles, numbered flat over the batch. A superblock of tiles is transformed for all channels (shared by the threads), then every thread takes
-# blocks of (filters x tiles) through 36 small matrix products and the output transform. Sums run over all channels in order, so nothing depends on blocking.
+# The map is cut into tiles, numbered flat over the batch. A block of tiles is transformed for all channels, taken through 36 small matrix products and transformed back,
+# by one thread from beginning to end; if the channels are too many for its caches, or the tiles too few for all threads, by all threads together.
+# Sums run over all channels in order, so nothing depends on blocking.
 
 cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_tiles:
         ix th, tw, m, oh, ow
         fc_axis h, w
-        ix dh, dw, sh, sw, yn, yh
+        ix dh, dw, sh, sw, yn, yc, yh
     ctypedef struct fc_filter:
         const char *data
         ix channels, channel_stride, phases, r
@@ -26,16 +27,19 @@ cdef extern from "native/kernels.h" nogil:
                          const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
     void wino_output_f64(double *y, const double *M, ix plane, double *strip, double bias, int activation, const fc_source *s, const char *source,
                          const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
-    void wino_weights_f32(float *dweight, const float *dU, ix plane, ix channels, ix phases, ix taps, const ix *tap_index, ix r)
-    void wino_weights_f64(double *dweight, const double *dU, ix plane, ix channels, ix phases, ix taps, const ix *tap_index, ix r)
+    void wino_weights_f32(float *dweight, ix lane_stride, ix lanes, const float *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
+                          float *G, ix r)
+    void wino_weights_f64(double *dweight, ix lane_stride, ix lanes, const double *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
+                          double *G, ix r)
 
 cdef enum:
     POINTS = 36
     WINO_TILES = 96                   # tiles that one task takes to the end: 36 * (channels + WINO_ROWS) * 96 values pass through its caches
-    WINO_BLOCKS = 8                   # such blocks in a superblock at most
-    WINO_INPUT_BYTES = 6 * 1024 * 1024  # transformed input of a superblock: stays in a last-level cache
+    WINO_PRIVATE_BYTES = 4 * 1024 * 1024  # transformed input of a task; a larger one is shared by the threads
+    WINO_INPUT_BYTES = 6 * 1024 * 1024  # both operands of the gradient of the weights: stay in a last-level cache
     WINO_ROWS = 32                    # filters that one task takes
     WINO_CHANNELS = 16                # channels that one task of the input transform takes
+    OUTER_TASK = 32                   # rows of the products of the gradient of the weights that one task takes
     WINO_PACK = 32                    # channels of packed weights transformed at a time
 
 
@@ -57,10 +61,10 @@ cdef struct Winograd:
     ix w_group, w_row, w_channel
     int w_swap
     const void *bias
-    ix y_channel
     int activation
     # derived; virtual rows and channels are (row, phase) and (channel, phase)
-    ix virtual_rows, virtual_channels, panels, block, super, u_plane, v_plane, m_plane, task_size
+    ix virtual_rows, virtual_channels, panels, block, u_plane, v_plane, m_plane, task_size
+    bint private     # every thread transforms the tiles that it multiplies
 
 
 cdef inline ix smaller(ix a, ix b) noexcept nogil:
@@ -72,27 +76,36 @@ cdef inline ix unaliased(ix elements) noexcept nogil:
     return (elements + 31) // 32 * 32 + 16
 
 
+cdef inline ix points_scratch(ix tiles, ix vl) noexcept nogil:
+    """Elements of the half transformed rows of a block of tiles, with room for a row of tiles in front and a vector behind."""
+    return POINTS * (2 * tiles + 2 * vl)
+
+
+cdef inline ix transform_scratch(ix tiles, ix vl) noexcept nogil:
+    """The same and behind it the six staged rows of a tile row."""
+    return points_scratch(tiles, vl) + 6 * ((tiles + vl) * 5 + 8)
+
+
 cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thread) noexcept nogil:
     """Sizes from the problem of one sample alone."""
-    cdef ix vl = vector_lanes(tag), mr = tile_mr(tag), blocks, task, row
+    cdef ix vl = vector_lanes(tag), mr = tile_mr(tag), task, row
     w.virtual_rows, w.virtual_channels = w.rows * w.row_phases.count, w.channels * w.source_phases.count
     w.panels = w.row_phases.count * ceil_div(w.rows, mr)
     w.block = WINO_TILES
-    blocks = WINO_INPUT_BYTES // (POINTS * w.virtual_channels * w.block * sizeof(real))
-    w.super = w.block * (1 if blocks < 1 else WINO_BLOCKS if blocks > WINO_BLOCKS else blocks)
     w.u_plane = unaliased(w.panels * w.virtual_channels * mr)
-    w.v_plane = unaliased(w.virtual_channels * w.super)
+    w.v_plane = unaliased(w.virtual_channels * w.block)
     w.m_plane = unaliased(WINO_ROWS * w.block)
-    shared[0] = <size_t> (POINTS * (w.u_plane + w.v_plane)) * sizeof(real)
+    w.private = POINTS * w.v_plane * <ix> sizeof(real) <= WINO_PRIVATE_BYTES
+    shared[0] = <size_t> (POINTS * (w.u_plane + (0 if w.private else w.v_plane))) * sizeof(real)
     # a task of the input transform holds rows of points and a staged row; one of the output transform the products and a strip
     row = (w.block + vl) * 5 + 16
-    task = POINTS * (w.block + 2 * vl) + row
+    task = transform_scratch(w.block, vl)
     if POINTS * w.m_plane + 5 * row > task:
         task = POINTS * w.m_plane + 5 * row
     if WINO_PACK * w.r * w.r * mr > task:
         task = WINO_PACK * w.r * w.r * mr
     w.task_size = padded(task + 16)
-    per_thread[0] = <size_t> (w.task_size + POINTS * unaliased(w.virtual_channels * mr)) * sizeof(real)
+    per_thread[0] = <size_t> (w.task_size + POINTS * (unaliased(w.virtual_channels * mr) + (w.v_plane if w.private else 0))) * sizeof(real)
 
 
 cdef void winograd_filters(real *U, ix plane, Winograd *w, ix g, ix panel, real *packed) noexcept nogil:
@@ -119,7 +132,7 @@ cdef void winograd_filters(real *U, ix plane, Winograd *w, ix g, ix panel, real 
 cdef void winograd_input(real *V, Winograd *w, ix g, ix first, ix p, ix last, ix c, ix last_c, real *scratch) noexcept nogil:
     """Tiles [p, last) of virtual channels [c, last_c): V[point][vector of tiles][virtual channel]. `first` is the superblock's first tile."""
     cdef ix vl = vector_lanes(V), group = w.virtual_channels * vl, phase
-    cdef real *row = scratch + POINTS * (w.block + 2 * vl)
+    cdef real *row = scratch + points_scratch(w.block, vl)
     cdef const char *plane
     V += (p - first) * w.virtual_channels
     while c < last_c:
@@ -168,10 +181,10 @@ cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, ix plane,
             k = g * w.rows + u % per_phase * mr + row
             f.data = w.weight + g * w.w_group + (u % per_phase * mr + row) * w.w_row
             if real is float:
-                wino_output_f32(y + k * w.y_channel, scratch + ((u - panel) * mr + row) * w.block, w.m_plane, strip, (<const float *> w.bias)[k] if w.bias != NULL else 0,
+                wino_output_f32(y + k * w.tiles.yc, scratch + ((u - panel) * mr + row) * w.block, w.m_plane, strip, (<const float *> w.bias)[k] if w.bias != NULL else 0,
                                 w.activation, &w.source, source, &f, &w.tiles, w.row_phases.h[phase], w.row_phases.w[phase], p, last)
             else:
-                wino_output_f64(y + k * w.y_channel, scratch + ((u - panel) * mr + row) * w.block, w.m_plane, strip, (<const double *> w.bias)[k] if w.bias != NULL else 0,
+                wino_output_f64(y + k * w.tiles.yc, scratch + ((u - panel) * mr + row) * w.block, w.m_plane, strip, (<const double *> w.bias)[k] if w.bias != NULL else 0,
                                 w.activation, &w.source, source, &f, &w.tiles, w.row_phases.h[phase], w.row_phases.w[phase], p, last)
 
 
@@ -183,44 +196,62 @@ cdef void winograd_panel(real *y, Winograd *w, ix g, const real *V, ix tiles, ix
     winograd_products(y, w, g, U, plane, plane, V, 0, 0, tiles, panel, panel + 1, scratch)
 
 
+cdef void winograd_block(real *y, Winograd *w, ix g, const real *U, ix p, ix last, real *scratch) noexcept nogil:
+    """Tiles [p, last) from the input to the output, by one thread."""
+    cdef ix panel = 0, panels = WINO_ROWS // tile_mr(y), next_panel
+    cdef real *V = scratch + w.task_size + POINTS * unaliased(w.virtual_channels * tile_mr(y))
+    winograd_input(V, w, g, p, p, last, 0, w.virtual_channels, scratch)
+    while panel < w.panels:
+        next_panel = smaller(panel + panels, w.panels)
+        winograd_products(y, w, g, U + panel * w.virtual_channels * tile_mr(y), w.u_plane, w.virtual_channels * tile_mr(y), V, p, p, last, panel, next_panel, scratch)
+        panel = next_panel
+
+
 cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     cdef size_t shared, per_thread
     cdef ix mr = tile_mr(y), vl = vector_lanes(y), tiles = w.samples * w.tiles.th * w.tiles.tw, g, first, count, task, blocks, block, parts
     cdef bint once
     cdef char *memory
+    cdef char *own
     cdef real *U
     cdef real *V
     if tiles == 0:
         return 0
     plan_winograd(y, w, &shared, &per_thread)
     memory = <char *> take_scratch(shared + threads * per_thread)
-    V = <real *> memory
-    U = V + POINTS * w.v_plane
+    own = memory + shared
+    U = <real *> memory
+    V = <real *> own + w.task_size + POINTS * unaliased(w.virtual_channels * mr) if w.private else U + POINTS * w.u_plane
     once = tiles <= w.block  # every filter meets one block of tiles: its transform need not leave the thread's own cache
+    blocks = ceil_div(tiles, w.block)
+    if w.private and blocks < 8 * threads:
+        blocks = ceil_div(blocks, threads) * threads  # equal shares
+    block = ceil_div(ceil_div(tiles, blocks), vl) * vl
+    blocks = ceil_div(tiles, block)
     for g in range(w.groups):
         if not once:
             for task in prange(w.panels, num_threads=threads, schedule="static"):
-                winograd_filters(U + task * w.virtual_channels * mr, w.u_plane, w, g, task, <real *> (memory + shared + threadid() * per_thread))
+                winograd_filters(U + task * w.virtual_channels * mr, w.u_plane, w, g, task, <real *> (own + threadid() * per_thread))
+        if w.private and not once:
+            for task in prange(blocks, num_threads=threads, schedule="dynamic"):
+                winograd_block(y, w, g, U, task * block, smaller((task + 1) * block, tiles), <real *> (own + threadid() * per_thread))
+            continue
         first = 0
         while first < tiles:
-            count = smaller(tiles - first, w.super)
-            blocks = ceil_div(count, w.block)
-            block = ceil_div(ceil_div(count, blocks), vl) * vl  # equal blocks
+            count = smaller(tiles - first, block)
             parts = ceil_div(w.virtual_channels, WINO_CHANNELS)
-            for task in prange(blocks * parts, num_threads=threads, schedule="dynamic"):
-                winograd_input(V, w, g, first, first + task // parts * block, smaller(first + (task // parts + 1) * block, first + count),
-                               task % parts * WINO_CHANNELS, smaller((task % parts + 1) * WINO_CHANNELS, w.virtual_channels),
-                               <real *> (memory + shared + threadid() * per_thread))
+            for task in prange(parts, num_threads=threads, schedule="dynamic"):
+                winograd_input(V, w, g, first, first, first + count, task * WINO_CHANNELS, smaller((task + 1) * WINO_CHANNELS, w.virtual_channels),
+                               <real *> (own + threadid() * per_thread))
             if once:
                 for task in prange(w.panels, num_threads=threads, schedule="dynamic"):
-                    winograd_panel(y, w, g, V, count, task, <real *> (memory + shared + threadid() * per_thread))
+                    winograd_panel(y, w, g, V, count, task, <real *> (own + threadid() * per_thread))
             else:
                 parts = ceil_div(w.panels, WINO_ROWS // mr)
-                for task in prange(blocks * parts, num_threads=threads, schedule="dynamic"):
-                    winograd_products(y, w, g, U + task % parts * WINO_ROWS * w.virtual_channels, w.u_plane, w.virtual_channels * mr, V, first,
-                                      first + task // parts * block, smaller(first + (task // parts + 1) * block, first + count),
-                                      task % parts * (WINO_ROWS // mr), smaller((task % parts + 1) * (WINO_ROWS // mr), w.panels),
-                                      <real *> (memory + shared + threadid() * per_thread))
+                for task in prange(parts, num_threads=threads, schedule="dynamic"):
+                    winograd_products(y, w, g, U + task * WINO_ROWS * w.virtual_channels, w.u_plane, w.virtual_channels * mr, V, first,
+                                      first, first + count, task * (WINO_ROWS // mr), smaller((task + 1) * (WINO_ROWS // mr), w.panels),
+                                      <real *> (own + threadid() * per_thread))
             first += count
     fc_scratch_give(memory)
     return 0
@@ -278,7 +309,7 @@ cdef void describe_winograd(Winograd *w, Tables t, Shape p, fc_source *source, W
         g.oh, g.ow, g.dh, g.dw, g.sh, g.sw = p.out[1], p.out[2], p.out[1], p.out[2], 1, 1
         g.yn = p.K * g.dh * g.dw
     g.yh = g.dw
-    w.y_channel = g.dh * g.dw
+    g.yc = g.dh * g.dw
     g.th, g.tw = ceil_div(g.oh, g.m), ceil_div(g.ow, g.m)
 
 
@@ -327,35 +358,58 @@ def winograd_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias
 
 # ---- gradient of the weights: dweight = G^T [ sum over tiles of (A dy A^T) * (B^T x B) ] G
 
+cdef struct Operand:
+    # One side of the products: filters (channels of dy) or (phase, channel) of x turned into lanes, [point][vector of channels][tile][lane].
+    # Every part begins with a new vector: as a column each phase is a part, as a row all phases are one.
+    ix channels, vectors    # of a part
+    ix parts
+    ix plane                # distance of points
+
+
 cdef struct WinogradOuter:
     fc_tiles tiles, dy_tiles  # the same tiles, over x and over dy
     Phases phases
     ix samples, groups, rows, channels, taps
     fc_source source, dy
     # derived
-    ix virtual_channels, block, row_vectors, column_vectors, x_plane, d_plane, u_plane, columns
+    Operand a, b              # rows and columns of the products
+    bint turned               # rows are (channel, phase) of x and columns filters, instead of filters and (phase, channel)
+    ix block, columns, task_rows, row_blocks, u_plane
+
+
+cdef void deal_rows(WinogradOuter *w, ix rows) noexcept nogil:
+    """`rows` of the products to a task, whose sums lie together: [task][point][row][column]."""
+    w.task_rows, w.row_blocks = rows, ceil_div(w.a.channels, rows)
+    w.u_plane = unaliased(rows * w.columns)
 
 
 cdef void plan_winograd_outer(real *tag, WinogradOuter *w, size_t *shared, size_t *per_thread) noexcept nogil:
-    cdef ix vl = vector_lanes(tag)
-    w.virtual_channels = w.channels * w.phases.count
-    w.row_vectors, w.column_vectors = ceil_div(w.rows, vl), ceil_div(w.virtual_channels, vl)
-    w.columns = w.column_vectors * vl
-    w.block = WINO_INPUT_BYTES // (POINTS * (w.row_vectors + w.column_vectors) * vl * sizeof(real)) // WINO_TILES * WINO_TILES
+    """Sizes from the problem of one sample alone."""
+    cdef ix vl = vector_lanes(tag), filters = ceil_div(w.rows, vl), channels = ceil_div(w.channels, vl), count = w.phases.count, worth
+    # Columns are padded to whole vectors, rows are not, and a tile one vector wide is bound by its broadcasts.
+    w.turned = w.channels * count * filters < w.rows * channels * count or (channels * count == 1 and filters > 1)
+    w.a.parts, w.a.channels, w.a.vectors = 1, w.rows, filters
+    w.b.parts, w.b.channels, w.b.vectors = count, w.channels, channels
+    if w.turned:
+        w.a.channels, w.a.vectors = count * w.channels, ceil_div(count * w.channels, vl)
+        w.b.parts, w.b.channels, w.b.vectors = 1, w.rows, filters
+    w.columns = w.b.parts * w.b.vectors * vl
+    worth = w.a.vectors * vl + w.columns
+    w.block = WINO_INPUT_BYTES // (POINTS * worth * sizeof(real)) // WINO_TILES * WINO_TILES
     w.block = WINO_TILES if w.block < WINO_TILES else 4 * WINO_TILES if w.block > 4 * WINO_TILES else w.block
-    w.x_plane = unaliased(w.column_vectors * vl * w.block)
-    w.d_plane = unaliased(w.row_vectors * vl * w.block)
-    w.u_plane = unaliased(w.rows * w.columns)
-    shared[0] = <size_t> (POINTS * (w.x_plane + w.d_plane + w.u_plane)) * sizeof(real)
-    # one vector of channels, transformed with tiles as lanes, before it is turned into channels as lanes
-    per_thread[0] = <size_t> padded(POINTS * (w.block + 2 * vl) + (w.block + vl) * 5 + 16 + POINTS * unaliased(vl * w.block)) * sizeof(real)
+    w.a.plane = unaliased(w.a.vectors * vl * w.block)
+    w.b.plane = unaliased(w.columns * w.block)
+    deal_rows(w, w.a.channels if w.turned else tile_mr(tag))
+    shared[0] = <size_t> (POINTS * (w.a.plane + w.b.plane + w.row_blocks * w.u_plane)) * sizeof(real)
+    # one vector of channels, transformed with tiles as lanes, before it is turned into channels as lanes; or the taps of a vector of weights
+    per_thread[0] = <size_t> padded(padded(transform_scratch(WINO_TILES, vl)) + POINTS * unaliased(vl * WINO_TILES) + ceil_div(w.taps, vl) * vl * vl) * sizeof(real)
 
 
 cdef void winograd_turn(real *out, ix plane, WinogradOuter *w, bint gradient, ix g, ix first, ix channels, ix p, ix last, real *scratch) noexcept nogil:
-    """A vector of channels of dy, or of virtual channels of x: out[point][tile][lane = channel]. Lanes past the last channel become zeros."""
-    cdef ix vl = vector_lanes(out), c, v, point, vectors = ceil_div(last - p, vl), span = unaliased(vl * w.block)
-    cdef real *row = scratch + POINTS * (w.block + 2 * vl)
-    cdef real *points = row + (w.block + vl) * 5 + 16
+    """A vector of channels of dy, or of (phase, channel) of x: out[point][tile][lane = channel]. Lanes past the last channel become zeros."""
+    cdef ix vl = vector_lanes(out), c, phase, point, vectors = ceil_div(last - p, vl), span = unaliased(vl * WINO_TILES)
+    cdef real *row = scratch + points_scratch(WINO_TILES, vl)
+    cdef real *points = scratch + padded(transform_scratch(WINO_TILES, vl))
     cdef const char *data
     for c in range(channels):
         if gradient:
@@ -365,12 +419,12 @@ cdef void winograd_turn(real *out, ix plane, WinogradOuter *w, bint gradient, ix
             else:
                 wino_gradient_f64(points + c * vl, span, vl * vl, scratch, row, &w.dy, data, &w.dy_tiles, 0, 0, p, last)
         else:
-            v = (first + c) % w.phases.count
-            data = w.source.data + (g * w.channels + (first + c) // w.phases.count) * w.source.c
+            phase = (first + c) // w.channels
+            data = w.source.data + (g * w.channels + (first + c) % w.channels) * w.source.c
             if real is float:
-                wino_input_f32(points + c * vl, span, vl * vl, scratch, row, &w.source, data, &w.tiles, w.phases.h[v], w.phases.w[v], p, last)
+                wino_input_f32(points + c * vl, span, vl * vl, scratch, row, &w.source, data, &w.tiles, w.phases.h[phase], w.phases.w[phase], p, last)
             else:
-                wino_input_f64(points + c * vl, span, vl * vl, scratch, row, &w.source, data, &w.tiles, w.phases.h[v], w.phases.w[v], p, last)
+                wino_input_f64(points + c * vl, span, vl * vl, scratch, row, &w.source, data, &w.tiles, w.phases.h[phase], w.phases.w[phase], p, last)
     for point in range(POINTS):
         if real is float:
             transpose_f32(out + point * plane, 0, points + point * span, vl * vl, channels, vectors)
@@ -378,63 +432,107 @@ cdef void winograd_turn(real *out, ix plane, WinogradOuter *w, bint gradient, ix
             transpose_f64(out + point * plane, 0, points + point * span, vl * vl, channels, vectors)
 
 
-cdef void winograd_sum(real *dU, const real *D, const real *X, WinogradOuter *w, ix tiles, ix first_row, ix last_row, int accumulate) noexcept nogil:
-    """Rows [first_row, last_row) of one point: dU[row][channel] (+)= sum over tiles of D * X."""
-    cdef ix vl = vector_lanes(dU), mr = tile_mr(dU), span = w.block * vl, row = first_row, rows, j, nv
-    while row < last_row:
-        rows = last_row - row if last_row - row < mr else mr
+cdef void winograd_operand(real *out, Operand *o, WinogradOuter *w, bint gradient, ix g, ix vector, ix p, ix last, real *scratch) noexcept nogil:
+    """One vector of channels for all tiles of a block, a few at a time, so that they are still in the caches when they are turned."""
+    cdef ix vl = vector_lanes(out), first = vector % o.vectors * vl, next_p
+    out += vector * w.block * vl
+    while p < last:
+        next_p = smaller(p + WINO_TILES, last)
+        winograd_turn(out, o.plane, w, gradient, g, vector // o.vectors * o.channels + first, smaller(vl, o.channels - first), p, next_p, scratch)
+        out += (next_p - p) * vl
+        p = next_p
+
+
+cdef void winograd_sum(real *dU, const real *A, const real *B, WinogradOuter *w, ix tiles, ix first, ix last, int accumulate) noexcept nogil:
+    """Rows [first, last) of one point: dU[row][column] (+)= sum over tiles of A * B."""
+    cdef ix vl = vector_lanes(dU), span = w.block * vl, row = first, rows, j, nv, vectors = w.columns // vl
+    cdef const real *a
+    while row < last:
+        rows = smaller(tile_mr(dU), last - row)
+        a = A + row // vl * span + row % vl
         j = 0
-        while j < w.column_vectors:
+        while j < vectors:
             if real is float:
-                nv = tile_width_f32(w.column_vectors - j)
-                tile_f32(rows, nv, tiles, D + row // vl * span + row % vl, vl, X + j * span, span, dU + row * w.columns + j * vl, w.columns, accumulate, NULL, span)
+                nv = tile_width_f32(vectors - j)
+                tile_f32(rows, nv, tiles, a, vl, B + j * span, span, dU + j * vl, w.columns, accumulate, NULL, span)
             else:
-                nv = tile_width_f64(w.column_vectors - j)
-                tile_f64(rows, nv, tiles, D + row // vl * span + row % vl, vl, X + j * span, span, dU + row * w.columns + j * vl, w.columns, accumulate, NULL, span)
+                nv = tile_width_f64(vectors - j)
+                tile_f64(rows, nv, tiles, a, vl, B + j * span, span, dU + j * vl, w.columns, accumulate, NULL, span)
             j += nv
-        row += mr
+        dU += rows * w.columns
+        row += rows
+
+
+cdef void winograd_taps(real *dweight, const real *dU, WinogradOuter *w, ix g, ix row, ix vector, real *scratch) noexcept nogil:
+    """One row of the sums (a filter, or turned a channel) and one vector of columns -> taps. dU: the row's first sum."""
+    cdef ix vl = vector_lanes(dweight), filter = g * w.rows + row, channel = vector * vl, stride = w.taps, lanes = w.channels - channel, phase = w.b.vectors * vl
+    if w.turned:
+        filter, channel, stride, lanes, phase = g * w.rows + vector * vl, row, w.channels * w.taps, w.rows - vector * vl, w.channels * w.columns
+    dweight += (filter * w.channels + channel) * w.taps
+    if real is float:
+        wino_weights_f32(dweight, stride, smaller(lanes, vl), dU + vector * vl, w.u_plane, w.phases.count, phase, w.taps, w.phases.index, scratch, w.phases.r)
+    else:
+        wino_weights_f64(dweight, stride, smaller(lanes, vl), dU + vector * vl, w.u_plane, w.phases.count, phase, w.taps, w.phases.index, scratch, w.phases.r)
+
+
+cdef void winograd_rows(real *dweight, real *dU, const real *A, const real *B, WinogradOuter *w, ix g, ix tiles, ix task, int accumulate, real *scratch) noexcept nogil:
+    """A task's last products, and while its sums are in the caches their taps."""
+    cdef ix first = task * w.task_rows, last = smaller(first + w.task_rows, w.a.channels), point, row, vector
+    for point in range(POINTS):
+        winograd_sum(dU + point * w.u_plane, A + point * w.a.plane, B + point * w.b.plane, w, tiles, first, last, accumulate)
+    for row in range(first, last):
+        for vector in range(w.b.vectors):
+            winograd_taps(dweight, dU + (row - first) * w.columns, w, g, row, vector, scratch)
 
 
 cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 nogil:
     cdef size_t shared, per_thread
-    cdef ix vl = vector_lanes(dweight), tiles = w.samples * w.tiles.th * w.tiles.tw, g, first, count, task, n, row_blocks
+    cdef ix vl = vector_lanes(dweight), tiles = w.samples * w.tiles.th * w.tiles.tw, g, first, count, task, rows, own
     cdef char *memory
-    cdef real *X
-    cdef real *D
+    cdef char *scratch
+    cdef real *A
+    cdef real *B
     cdef real *dU
     if tiles == 0:
         memset(dweight, 0, w.groups * w.rows * w.channels * w.taps * sizeof(real))
         return 0
     plan_winograd_outer(dweight, w, &shared, &per_thread)
     memory = <char *> take_scratch(shared + threads * per_thread)
-    X = <real *> memory
-    D = X + POINTS * w.x_plane
-    dU = D + POINTS * w.d_plane
-    row_blocks = ceil_div(w.rows, OUTER_ROWS)
+    scratch = memory + shared
+    A = <real *> memory
+    B = A + POINTS * w.a.plane
+    dU = B + POINTS * w.b.plane
+    if not w.turned:
+        rows = OUTER_TASK
+        while rows > tile_mr(dweight) and ceil_div(w.a.channels, rows) < 2 * threads:
+            rows //= 2
+        deal_rows(w, rows)
+    own = POINTS * w.u_plane
     for g in range(w.groups):
         first = 0
         while first < tiles:
-            count = tiles - first if tiles - first < w.block else w.block
-            for task in prange(w.row_vectors + w.column_vectors, num_threads=threads, schedule="dynamic"):
-                if task < w.row_vectors:
-                    winograd_turn(D + task * w.block * vl, w.d_plane, w, True, g, task * vl, smaller(vl, w.rows - task * vl), first, first + count,
-                                  <real *> (memory + shared + threadid() * per_thread))
+            count = smaller(tiles - first, w.block)
+            for task in prange(w.a.vectors + w.columns // vl, num_threads=threads, schedule="dynamic"):
+                if task < w.a.vectors:
+                    winograd_operand(A, &w.a, w, not w.turned, g, task, first, first + count, <real *> (scratch + threadid() * per_thread))
                 else:
-                    n = task - w.row_vectors
-                    winograd_turn(X + n * w.block * vl, w.x_plane, w, False, g, n * vl, smaller(vl, w.virtual_channels - n * vl), first, first + count,
-                                  <real *> (memory + shared + threadid() * per_thread))
-            for task in prange(POINTS * row_blocks, num_threads=threads, schedule="dynamic"):
-                n = task // row_blocks
-                winograd_sum(dU + n * w.u_plane, D + n * w.d_plane, X + n * w.x_plane, w, count, task % row_blocks * OUTER_ROWS,
-                             smaller((task % row_blocks + 1) * OUTER_ROWS, w.rows), first > 0)
-            first += count
-        for task in prange(w.rows, num_threads=threads, schedule="static"):
-            if real is float:
-                wino_weights_f32(dweight + (g * w.rows + task) * w.channels * w.taps, dU + task * w.columns, w.u_plane, w.channels, w.phases.count, w.taps,
-                                 w.phases.index, w.phases.r)
+                    winograd_operand(B, &w.b, w, w.turned, g, task - w.a.vectors, first, first + count, <real *> (scratch + threadid() * per_thread))
+            if w.turned or first + count < tiles:
+                for task in prange(POINTS * w.row_blocks, num_threads=threads, schedule="dynamic"):
+                    winograd_sum(dU + task % w.row_blocks * own + task // w.row_blocks * w.u_plane, A + task // w.row_blocks * w.a.plane,
+                                 B + task // w.row_blocks * w.b.plane, w, count, task % w.row_blocks * w.task_rows,
+                                 smaller((task % w.row_blocks + 1) * w.task_rows, w.a.channels), first > 0)
+            elif first == 0 and w.row_blocks > threads:  # all tiles in one block: the sums need not leave the thread's caches
+                for task in prange(w.row_blocks, num_threads=threads, schedule="dynamic"):
+                    winograd_rows(dweight, dU + threadid() * own, A, B, w, g, count, task, 0, <real *> (scratch + threadid() * per_thread))
             else:
-                wino_weights_f64(dweight + (g * w.rows + task) * w.channels * w.taps, dU + task * w.columns, w.u_plane, w.channels, w.phases.count, w.taps,
-                                 w.phases.index, w.phases.r)
+                for task in prange(w.row_blocks, num_threads=threads, schedule="dynamic"):
+                    winograd_rows(dweight, dU + task * own, A, B, w, g, count, task, first > 0, <real *> (scratch + threadid() * per_thread))
+            first += count
+        if w.turned:
+            for task in prange(w.channels * w.b.vectors, num_threads=threads, schedule="static"):
+                winograd_taps(dweight, dU + task // w.b.vectors * w.columns, w, g, task // w.b.vectors, task % w.b.vectors,
+                              <real *> (scratch + threadid() * per_thread))
     fc_scratch_give(memory)
     return 0
 

@@ -253,26 +253,53 @@ static void NAME(transpose)(REAL *restrict dst, ix out_stream, const REAL *restr
     }
 }
 
-/* MR rows of `count` neighbouring elements each -> A[count][MR]: a perfect shuffle, VL elements of every row at a time. */
+/* The largest plane of taps that is shuffled as a whole. */
+#undef FC_PLANE
+#define FC_PLANE 32
+
+/* The rows of a packed panel at one k. */
+#undef W
+#define W NAME(panel_vec)
+typedef REAL W __attribute__((vector_size(MR_BYTES), aligned(REAL_BYTES), may_alias));
+
+/* A perfect shuffle of MR vectors: a[i] lane k becomes lane k*MR + i of their concatenation. */
+INLINE void NAME(interleave)(V *a)
+{
+    V b[MR];
+    UNROLL for (ix half = 1; half < MR; half *= 2)
+    {
+        UNROLL for (ix i = 0; i < MR / 2; i++)
+        {
+            b[2 * i] = NAME(zip)(a[i], a[i + MR / 2], 0);
+            b[2 * i + 1] = NAME(zip)(a[i], a[i + MR / 2], 1);
+        }
+        UNROLL for (ix i = 0; i < MR; i++) a[i] = b[i];
+    }
+}
+
+/* MR rows of `count` neighbouring elements each -> A[count][MR], VL elements of every row at a time. */
 static void NAME(interleave_rows)(REAL *restrict A, const REAL *rows, ix row_stride, ix count)
 {
     ix k = 0;
+    V a[MR];
     for (; k + VL <= count; k += VL) {
-        V a[MR], b[MR];
         UNROLL for (ix i = 0; i < MR; i++) a[i] = LOAD(rows + i * row_stride + k);
-        UNROLL for (ix half = 1; half < MR; half *= 2)
-        {
-            UNROLL for (ix i = 0; i < MR / 2; i++)
-            {
-                b[2 * i] = NAME(zip)(a[i], a[i + MR / 2], 0);
-                b[2 * i + 1] = NAME(zip)(a[i], a[i + MR / 2], 1);
-            }
-            UNROLL for (ix i = 0; i < MR; i++) a[i] = b[i];
-        }
+        NAME(interleave)(a);
         UNROLL for (ix i = 0; i < MR; i++) STORE(A + k * MR + i * VL, a[i]);
     }
+#if VBYTES == 64
+    if (k < count) {
+        ix left = count - k;
+        UNROLL for (ix i = 0; i < MR; i++) a[i] = LOADN(rows + i * row_stride + k, left);
+        NAME(interleave)(a);
+        left *= MR;
+        UNROLL for (ix i = 0; i < MR; i++, left -= VL)
+            if (left > 0) STOREN(A + k * MR + i * VL, a[i], FC_MIN(left, VL));
+    }
+#else
     for (; k < count; k++)
         UNROLL for (ix i = 0; i < MR; i++) A[k * MR + i] = rows[i * row_stride + k];
+#endif
 }
 
 /* Panel of MR rows, A[k][MR] with k = (channel, tap): element at data + row*row_stride + channel*channel_stride + tap_offset[tap], zero for FC_NO_TAP. */
@@ -281,12 +308,23 @@ static void NAME(pack_weights)(REAL *restrict A, const char *data, ix rows, ix r
 {
     const ix size = (ix)sizeof(REAL);
     int plain = !swap && rows == MR && row_stride % size == 0 && (uintptr_t)data % sizeof(REAL) == 0 && channel_stride % size == 0, together = plain;
+    ix span = 0; /* taps lie in the first `span` elements of a plane, or 0 if they do not */
     for (ix t = 0; t < taps; t++) {
         plain &= tap_offset[t] == FC_NO_TAP || tap_offset[t] % size == 0;
         together &= tap_offset[t] == t * size;
+        if (tap_offset[t] != FC_NO_TAP) span = tap_offset[t] < 0 ? PTRDIFF_MAX : FC_MAX(span, tap_offset[t] / size + 1);
     }
     if (together && (channels == 1 || channel_stride == taps * size)) {
         NAME(interleave_rows)(A, (const REAL *)data, row_stride / size, channels * taps);
+        return;
+    }
+    if (plain && row_stride != size && taps > 1 && span <= FC_MIN(2 * taps, FC_PLANE)) { /* in another order, or channels apart: shuffled a plane at a time */
+        REAL plane[FC_PLANE * MR] __attribute__((aligned(64)));
+        for (ix c = 0; c < channels; c++) {
+            NAME(interleave_rows)(plane, (const REAL *)(data + c * channel_stride), row_stride / size, span);
+            for (ix t = 0; t < taps; t++, A += MR)
+                *(W *)A = tap_offset[t] == FC_NO_TAP ? (W){0} : *(const W *)(plane + tap_offset[t] / size * MR);
+        }
         return;
     }
     for (ix c = 0; c < channels; c++)

@@ -32,6 +32,13 @@ typedef ptrdiff_t ix;
 #define VBYTES 16
 #endif
 
+/* Fetch a line that is about to be written. GCC knows it as an instruction of its own only where the processor is named. */
+#if defined(__AVX2__)
+#define FETCH_TO_WRITE(p) __asm__ volatile("prefetchw %0" : : "m"(*(const char *)(p)))
+#else
+#define FETCH_TO_WRITE(p) __builtin_prefetch((p), 1)
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 64")
 #define FC_PASTE_(a, b) a##b
@@ -123,6 +130,30 @@ INLINE V NAME(load_first)(const REAL *p, ix n)
 INLINE void NAME(store_first)(REAL *p, V v, ix n)
 {
     for (ix i = 0; i < n; i++) p[i] = v[i];
+}
+#endif
+
+/* Lanes low <= l < high (bounds may lie beyond the vector on either side), zeros elsewhere; touches no memory outside them. */
+#if VBYTES == 64 && REAL_BYTES == 4
+INLINE V NAME(load_between)(const REAL *p, ix low, ix high)
+{
+    uint32_t below = low <= 0 ? 0 : low >= 16 ? 0xFFFF : (1u << low) - 1, upto = high <= 0 ? 0 : high >= 16 ? 0xFFFF : (1u << high) - 1;
+    return (V)_mm512_maskz_loadu_ps((__mmask16)(upto & ~below), p);
+}
+#elif VBYTES == 32 && REAL_BYTES == 4 && defined(__AVX2__)
+INLINE V NAME(load_between)(const REAL *p, ix low, ix high)
+{
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i outside = _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)low), lane), _mm256_cmpgt_epi32(lane, _mm256_set1_epi32((int)high - 1)));
+    return (V)_mm256_maskload_ps(p, _mm256_andnot_si256(outside, _mm256_set1_epi32(-1)));
+}
+#else
+INLINE V NAME(load_between)(const REAL *p, ix low, ix high)
+{
+    V v = {0};
+    for (ix i = 0; i < VL; i++)
+        if (i >= low && i < high) v[i] = p[i];
+    return v;
 }
 #endif
 

@@ -22,7 +22,7 @@ typedef struct {
     fc_axis h, w;      /* the source: output o, tap t of a phase lie at source index (o + t) * step + the phase's first */
     /* where outputs go: grid row o is destination row o*sh + the phase's first, if that lies in [0, dh) */
     ix dh, dw, sh, sw;
-    ix yn, yh;         /* destination strides in elements; columns lie together */
+    ix yn, yc, yh;     /* destination strides in elements; columns lie together */
 } fc_tiles;
 
 typedef struct { ix n, ty, tx, len; } fc_tile_run; /* tiles of one row */
@@ -78,12 +78,7 @@ INLINE void NAME(wino_output_points)(const V *y, V *t, const ix n)
     t[5] = y[n - 1];
 }
 
-/* Weights are transformed MR filters at a time, the width of a packed panel. */
-#undef W
-#define W NAME(panel_vec)
-typedef REAL W __attribute__((vector_size(MR_BYTES), aligned(REAL_BYTES), may_alias));
-
-/* G g: r taps to six points. */
+/* G g: r taps to six points. Weights are transformed MR filters at a time, the width of a packed panel. */
 INLINE void NAME(wino_filter_points)(const W *g, W *u, const ix r)
 {
     const REAL a = WINO_A, b = WINO_B, a2 = WINO_A2, b2 = WINO_B2;
@@ -146,27 +141,33 @@ static void NAME(wino_filter)(REAL *U, ix plane, const REAL *taps, ix channels, 
 #define FC_SPLIT_LANE(l, m, q) ((l) * (m) / VL == (q) ? VL + (l) * (m) % VL : (q) == 1 && (l) * (m) < VL ? (l) * (m) : (l))
 #define FC_JOIN_LANE(l, m, q, j) (((q) * VL + (l)) % (m) == (j) ? VL + ((q) * VL + (l)) / (m) : (j) == 1 && ((q) * VL + (l)) % (m) == 0 ? ((q) * VL + (l)) / (m) : (l))
 
-/* Lane l of the result: row[l*m]. */
-INLINE V NAME(pick_every)(const REAL *row, const ix m)
+/* Where the columns of a row come from: row[j] for low <= j < high, zeros elsewhere, which is not touched in memory. */
+INLINE V NAME(columns)(const REAL *row, ix j, ix low, ix high, const int whole)
 {
-    V v = LOAD(row);
+    return whole ? LOAD(row + j) : NAME(load_between)(row + j, low - j, high - j);
+}
+
+/* Lane l of the result: row[j + l*m]. */
+INLINE V NAME(pick_every)(const REAL *row, ix j, ix low, ix high, const ix m, const int whole)
+{
+    V v = NAME(columns)(row, j, low, high, whole);
     UNROLL for (ix q = 1; q < m; q++)
     {
         M mask;
         UNROLL for (int l = 0; l < (int)VL; l++) mask[l] = (INT)FC_SPLIT_LANE(l, m, q);
-        v = NAME(shuffle)(v, LOAD(row + q * VL), mask);
+        v = NAME(shuffle)(v, NAME(columns)(row, j + q * VL, low, high, whole), mask);
     }
     return v;
 }
 
-/* The inputs j = 0..n-1 of VL tiles that start m elements apart: d[j] = row[lane*m + j]. */
-INLINE void NAME(split_tiles)(const REAL *row, V *d, const ix m, const ix n)
+/* The inputs i = 0..n-1 of VL tiles that start m columns apart: d[i] = row[j + lane*m + i]. */
+INLINE void NAME(split_tiles)(const REAL *row, ix j, ix low, ix high, V *d, const ix m, const ix n, const int whole)
 {
     if (m == 4) {
         UNROLL for (ix h = 0; h < n; h += 4)
         {
-            const REAL *p = row + h;
-            V a = LOAD(p), b = LOAD(p + VL), c = LOAD(p + 2 * VL), e = LOAD(p + 3 * VL);
+            V a = NAME(columns)(row, j + h, low, high, whole), b = NAME(columns)(row, j + h + VL, low, high, whole);
+            V c = NAME(columns)(row, j + h + 2 * VL, low, high, whole), e = NAME(columns)(row, j + h + 3 * VL, low, high, whole);
             V even0 = NAME(every_other)(a, b, 0), even1 = NAME(every_other)(c, e, 0);
             V odd0 = NAME(every_other)(a, b, 1), odd1 = NAME(every_other)(c, e, 1);
             d[h] = NAME(every_other)(even0, even1, 0);
@@ -177,12 +178,12 @@ INLINE void NAME(split_tiles)(const REAL *row, V *d, const ix m, const ix n)
     } else if (m == 2) {
         UNROLL for (ix h = 0; h < n; h += 2)
         {
-            V a = LOAD(row + h), b = LOAD(row + h + VL);
+            V a = NAME(columns)(row, j + h, low, high, whole), b = NAME(columns)(row, j + h + VL, low, high, whole);
             d[h] = NAME(every_other)(a, b, 0);
             if (h + 1 < n) d[h + 1] = NAME(every_other)(a, b, 1);
         }
     } else
-        UNROLL for (ix j = 0; j < n; j++) d[j] = NAME(pick_every)(row + j, m);
+        UNROLL for (ix i = 0; i < n; i++) d[i] = NAME(pick_every)(row, j + i, low, high, m, whole);
 }
 
 /* The other way: outputs of VL tiles, m a tile, one behind the other. */
@@ -211,34 +212,75 @@ INLINE void NAME(join_tiles)(REAL *row, const V *y, const ix m)
         }
 }
 
-/* Tiles [p, last) of one channel -> `points` numbers a tile and axis: first along rows into T (6 or m rows of 6 points, `ts` apart), then along columns into
- * out + (point)*plane + (vector)*group. A tile reads 6 inputs of x along an axis, or m of dy (gradient of the weights). h0, w0: the phase's first source indices. */
-INLINE void NAME(wino_input_body)(REAL *restrict out, ix plane, ix group, REAL *restrict T, REAL *restrict row, const fc_source *s, const char *channel,
+/* The points along one source row for the tiles of a run, stored at every place that needs them: place k lies `back` elements before place k - 1. */
+INLINE void NAME(wino_row)(REAL *to, ix back, ix places, ix ts, const REAL *row, ix low, ix high, ix len, ix next, const ix m, const int gradient)
+{
+    const ix inputs = gradient ? m : 6, reach = m * VL + (gradient ? m - 1 : 5);
+    V d[6], t[6];
+    for (ix q = 0; q < len; q += VL) { /* what spills over the end of a run is overwritten by the next run */
+        /* the next channel's row: each is read once, and the processor does not foresee the leap */
+        UNROLL for (ix j = 0; j < m; j++) __builtin_prefetch((const char *)(row + q * m + j * VL) + next);
+        if (q * m >= low && q * m + reach <= high) NAME(split_tiles)(row, q * m, low, high, d, m, inputs, 1);
+        else NAME(split_tiles)(row, q * m, low, high, d, m, inputs, 0);
+        if (gradient) NAME(wino_output_points)(d, t, m);
+        else NAME(wino_input_points)(d, t);
+        REAL *at = to + q;
+        for (ix k = 0; k < places; k++, at -= back) UNROLL for (ix j = 0; j < 6; j++) STORE(at + j * ts, t[j]);
+    }
+}
+
+/* Tiles [p, last) of one channel -> 36 numbers a tile: first along rows into T (6 or m rows of 6 points, `ts` apart), then along columns into
+ * out + (point)*plane + (vector)*group. A tile reads 6 inputs of x along an axis, or m of dy (gradient of the weights). h0, w0: the phase's first source indices.
+ * Rows that lie together are read in place, others are staged in `rows`. The last 6 - m rows of a tile are the first of the tile below: they are transformed
+ * once and stored for both. */
+INLINE void NAME(wino_input_body)(REAL *restrict out, ix plane, ix group, REAL *restrict T, REAL *restrict rows, const fc_source *s, const char *channel,
                                   const fc_tiles *g, ix h0, ix w0, ix p, ix last, const ix m, const int gradient)
 {
-    const ix inputs = gradient ? m : 6, first = p, ts = (last - first + VL - 1) / VL * VL + VL;
+    const ix inputs = gradient ? m : 6, first = p, tiles = last - first, margin = g->tw < tiles ? g->tw : 0;
+    const ix ts = tiles + 2 * VL + margin, pitch = (tiles + VL) * m + 8;
+    const int direct = s->w == (ix)sizeof(REAL) && !s->swap && g->w.step == 1 && g->w.mode == FC_ZEROS && (uintptr_t)channel % sizeof(REAL) == 0 &&
+                       s->h % (ix)sizeof(REAL) == 0 && s->n % (ix)sizeof(REAL) == 0;
+    const ix next = direct ? s->c : 0;
+    ix above = 0; /* runs above this one that wait for its rows */
     V d[6], t[6];
+    T += margin;
     while (p < last) {
         fc_tile_run r = fc_tile_row(g, p, last);
         const char *sample = channel + r.n * s->n;
-        for (ix i = 0; i < inputs; i++) {
+        const ix start = r.tx * m * g->w.step + w0, count = (r.len - 1) * m + inputs;
+        /* the run below has this one's last rows if it belongs to the same sample and covers the same columns */
+        const int shared = !gradient && r.ty + 1 < g->th && last - (p + r.len) >= r.tx + r.len;
+        const ix needed = shared ? m : inputs;
+        const REAL *row[6];
+        ix low = 0, high = count;
+        if (direct) {
+            low = FC_MIN(FC_MAX(-start, 0), count);
+            high = FC_MAX(FC_MIN(g->w.size - start, count), low);
+        }
+        for (ix i = 0; i < needed; i++) {
             ix h = fc_source_index(&g->h, (r.ty * m + i) * g->h.step + h0);
-            REAL *to = T + i * 6 * ts + (p - first);
-            if (h < 0) {
-                for (ix j = 0; j < 6; j++) memset(to + j * ts, 0, (size_t)r.len * sizeof(REAL));
-                continue;
-            }
-            NAME(stage_row)(row, sample + h * s->h, &g->w, r.tx * m * g->w.step + w0, (r.len - 1) * m + inputs, s->w, s->swap);
-            for (ix q = 0; q < r.len; q += VL) { /* what spills over the end of a run is overwritten by the next run */
-                NAME(split_tiles)(row + q * m, d, m, inputs);
-                if (gradient) NAME(wino_output_points)(d, t, m);
-                else NAME(wino_input_points)(d, t);
-                UNROLL for (ix j = 0; j < 6; j++) STORE(to + j * ts + q, t[j]);
+            row[i] = NULL;
+            if (h < 0) continue;
+            if (direct) row[i] = (const REAL *)(sample + h * s->h) + start;
+            else {
+                row[i] = rows + i * pitch;
+                NAME(stage_row)(rows + i * pitch, sample + h * s->h, &g->w, start, count, s->w, s->swap);
             }
         }
+        for (ix i = 0; i < needed; i++) {
+            const ix places = gradient ? 1 : FC_MIN((5 - i) / m, above) + 1;
+            REAL *to = T + i * 6 * ts + (p - first);
+            if (row[i]) {
+                NAME(wino_row)(to, g->tw - m * 6 * ts, places, ts, row[i], low, high, r.len, next, m, gradient);
+                continue;
+            }
+            for (ix k = 0; k < places; k++, to -= g->tw - m * 6 * ts)
+                for (ix j = 0; j < 6; j++) memset(to + j * ts, 0, (size_t)r.len * sizeof(REAL));
+        }
+        above = shared ? above + 1 : 0;
         p += r.len;
     }
-    for (ix q = 0; q < last - first; q += VL, out += group)
+    for (ix q = 0; q < tiles; q += VL, out += group)
         UNROLL for (ix j = 0; j < 6; j++)
         {
             UNROLL for (ix i = 0; i < inputs; i++) d[i] = LOAD(T + (i * 6 + j) * ts + q);
@@ -355,7 +397,11 @@ INLINE void NAME(wino_output_body)(REAL *y, const REAL *restrict Mm, ix plane, R
                 for (ix j = low; j < high; j++)
                     if (!(from[j] - from[j] == 0)) from[j] = NAME(direct_output)(s, source, f, g, r.n, o, c0 + j) + bias;
             if (g->sw == 1) {
-                memcpy(to + low, from + low, (size_t)(high - low) * sizeof(REAL));
+                for (ix j = low; j < high; j += VL) {
+                    FETCH_TO_WRITE(to + j + g->yc); /* the next channel's row: each is written once */
+                    if (high - j >= VL) STORE(to + j, LOAD(from + j));
+                    else STOREN(to + j, LOAD(from + j), high - j);
+                }
                 if (activation) NAME(activate)(to + low, high - low, activation);
             } else
                 for (ix j = low; j < high; j++) to[j * g->sw] = from[j];
@@ -373,24 +419,41 @@ static void NAME(wino_output)(REAL *y, const REAL *Mm, ix plane, REAL *strip, RE
     else NAME(wino_output_body)(y, Mm, plane, strip, bias, activation, s, source, f, g, first_h, first_w, p, last, 5);
 }
 
-/* dU[point][virtual channel] of one filter -> dweight[channel][taps]: virtual channel = (channel, phase), whose r*r taps belong at tap_index[phase][] (or nowhere). */
-static void NAME(wino_weights)(REAL *dweight, const REAL *dU, ix plane, ix channels, ix phases, ix taps, const ix *tap_index, ix r)
+/* Transformed sums of one vector of lanes -> taps: lane l's are the `taps` numbers at dweight + l*lane_stride. Points lie `plane` apart, phases `phase_step`;
+ * the r*r taps of a phase belong at tap_index[phase][] (or nowhere). G: FC_MAX(taps, VL) vectors, rounded up to VL of them, aligned. */
+INLINE void NAME(wino_weights_body)(REAL *dweight, ix lane_stride, ix lanes, const REAL *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
+                                    REAL *restrict G, const ix r)
 {
-    for (ix c = 0; c < channels * phases; c += VL) {
+    for (ix phase = 0; phase < phases; phase++, dU += phase_step, tap_index += r * r) {
         V u[6], t[5][6], g[5];
-        for (ix j = 0; j < 6; j++) {
-            for (ix i = 0; i < 6; i++) u[i] = *(const V *)(dU + (i * 6 + j) * plane + c);
+        UNROLL for (ix j = 0; j < 6; j++)
+        {
+            UNROLL for (ix i = 0; i < 6; i++) u[i] = *(const V *)(dU + (i * 6 + j) * plane);
             NAME(wino_filter_taps)(u, g, r);
-            for (ix i = 0; i < r; i++) t[i][j] = g[i];
+            UNROLL for (ix i = 0; i < r; i++) t[i][j] = g[i];
         }
-        ix n = FC_MIN(VL, channels * phases - c);
-        for (ix i = 0; i < r; i++) {
+        UNROLL for (ix i = 0; i < r; i++)
+        {
             NAME(wino_filter_taps)(t[i], g, r);
-            for (ix j = 0; j < r; j++)
-                for (ix l = 0; l < n; l++) {
-                    ix at = tap_index[((c + l) % phases * r + i) * r + j];
-                    if (at >= 0) dweight[(c + l) / phases * taps + at] = g[j][l];
-                }
+            UNROLL for (ix j = 0; j < r; j++)
+                if (tap_index[i * r + j] >= 0) *(V *)(G + tap_index[i * r + j] * VL) = g[j];
         }
     }
+    for (ix t = 0; t < taps; t += VL) {
+        REAL turned[VL * VL] __attribute__((aligned(64)));
+        NAME(transpose_block)(turned, G + t * VL);
+        if (taps - t >= VL)
+            for (ix l = 0; l < lanes; l++) STORE(dweight + l * lane_stride + t, *(const V *)(turned + l * VL));
+        else
+            for (ix l = 0; l < lanes; l++) STOREN(dweight + l * lane_stride + t, *(const V *)(turned + l * VL), taps - t);
+    }
+}
+
+static void NAME(wino_weights)(REAL *dweight, ix lane_stride, ix lanes, const REAL *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
+                               REAL *G, ix r)
+{
+    if (r == 3) NAME(wino_weights_body)(dweight, lane_stride, lanes, dU, plane, phases, phase_step, taps, tap_index, G, 3);
+    else if (r == 2) NAME(wino_weights_body)(dweight, lane_stride, lanes, dU, plane, phases, phase_step, taps, tap_index, G, 2);
+    else if (r == 4) NAME(wino_weights_body)(dweight, lane_stride, lanes, dU, plane, phases, phase_step, taps, tap_index, G, 4);
+    else NAME(wino_weights_body)(dweight, lane_stride, lanes, dU, plane, phases, phase_step, taps, tap_index, G, 5);
 }
