@@ -29,16 +29,55 @@ def show(value):
 # -- arrays --------------------------------------------------------------------------------------------------
 
 
+DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
+
+
 def on_device(value):
-    """Whether `value` lives on a GPU, by the one protocol that numba, CuPy and torch share.
+    """Whether `value` lives on a GPU, by the protocol that numba, CuPy and torch share, or by DLPack's.
 
     torch raises from the attribute for its host tensors (AttributeError) and for tensors that need a gradient
-    (RuntimeError); the latter do live on a device.
+    (RuntimeError); the latter do live on a device. The arrays of numba's simulator, which live nowhere else,
+    have neither protocol, but the mark of a numba device array.
     """
     try:
-        return getattr(value, "__cuda_array_interface__", None) is not None
+        if getattr(value, "__cuda_array_interface__", None) is not None:
+            return True
     except (RuntimeError, TypeError):
         return True
+    if isinstance(value, type):
+        return False
+    if getattr(value, "__cuda_ndarray__", False) is True:
+        return True
+    ask = getattr(value, "__dlpack_device__", None)
+    try:
+        return ask is not None and int(ask()[0]) in DLPACK_CUDA
+    except Exception:  # an object of the user's own: whatever it is, it names no GPU
+        return False
+
+
+def device_memory(value):
+    """(address, shape, strides in bytes, itemsize, read-only) of an array on a device; None if it tells none.
+
+    It must have passed `any_array`.
+    """
+    told = getattr(value, "__cuda_array_interface__", None)
+    if told is None:
+        if not hasattr(value, "ctypes"):  # numba's simulator wraps a NumPy array
+            return None
+        return value.ctypes.data, tuple(value.shape), value.strides, value.dtype.itemsize, False
+    shape, itemsize = tuple(told["shape"]), np.dtype(told["typestr"]).itemsize
+    strides = told.get("strides")
+    if strides is None:
+        strides = contiguous_strides(shape, itemsize)
+    return told["data"][0], shape, tuple(strides), itemsize, bool(told["data"][1])
+
+
+def contiguous_strides(shape, itemsize):
+    """Strides in bytes of a C-contiguous array."""
+    strides = [itemsize]
+    for size in shape[:0:-1]:
+        strides.append(strides[-1] * size)
+    return tuple(strides[::-1]) if shape else ()
 
 
 def any_array(op, name, value, scalars=False):
@@ -59,6 +98,10 @@ def any_array(op, name, value, scalars=False):
     if scalars and isinstance(value, np.generic):
         return np.asarray(value)
     if on_device(value):
+        if getattr(value, "requires_grad", False) is True:
+            raise TypeError(
+                f"{op}: {name} requires a gradient, which would not be recorded (pass {name}.detach())"
+            )
         if hasattr(value, "shape") and hasattr(value, "dtype"):
             return value
         raise TypeError(
@@ -100,7 +143,8 @@ def dtype_char(array):
     if isinstance(array, ndarray):
         return array.dtype.char
     try:
-        return np.dtype(array.__cuda_array_interface__["typestr"]).char
+        told = getattr(array, "__cuda_array_interface__", None)
+        return np.dtype(array.dtype if told is None else told["typestr"]).char
     except (RuntimeError, TypeError, KeyError):
         return "?"
 
@@ -141,6 +185,8 @@ def addressable(op, shape, itemsize):
 def output_array(op, out, shape, dtype, inputs):
     """`out` as a plain ndarray that may be written: exact shape, dtype, C-contiguous, no input's memory."""
     plain = any_array(op, "out", out)
+    if not isinstance(plain, ndarray):
+        return _device_output(op, plain, shape, dtype, inputs)
     if plain.dtype != dtype:
         raise TypeError(f"{op}: out has dtype {plain.dtype}, need {dtype} (the native dtype of the inputs)")
     if plain.shape != shape:
@@ -156,8 +202,45 @@ def output_array(op, out, shape, dtype, inputs):
     return plain
 
 
+def _device_output(op, out, shape, dtype, inputs):
+    if dtype_char(out) != dtype.char:
+        raise TypeError(f"{op}: out has dtype {out.dtype}, need {dtype} (that of the inputs)")
+    if tuple(out.shape) != shape:
+        raise ValueError(f"{op}: out has shape {tuple(out.shape)}, need {shape} (the shape of the result)")
+    memory = device_memory(out)
+    if memory is None or memory[4]:
+        raise ValueError(f"{op}: out is read-only, need a writable array")
+    need = contiguous_strides(shape, dtype.itemsize)
+    if 0 not in shape and any(n > 1 and a != b for n, a, b in zip(shape, memory[2], need)):
+        raise ValueError(f"{op}: out has strides {memory[2]}, need a C-contiguous array, {need}")
+    for name, array in inputs:
+        if array is not None and overlap(out, array):
+            raise ValueError(f"{op}: out shares memory with {name} (the result must not overlap an input)")
+    return out
+
+
+def writable(array):
+    """Whether an array that has passed `any_array` may be written to."""
+    if isinstance(array, ndarray):
+        return array.flags.writeable
+    memory = device_memory(array)
+    return memory is not None and not memory[4]
+
+
+def _extent(memory):
+    """The first byte of an array on a device and the one after its last; None where it has no elements."""
+    if memory is None or 0 in memory[1]:
+        return None
+    reach = [(size - 1) * stride for size, stride in zip(memory[1], memory[2])]
+    low = memory[0] + sum(r for r in reach if r < 0)
+    return low, memory[0] + sum(r for r in reach if r > 0) + memory[3]
+
+
 def overlap(a, b):
     """Whether two arrays share an element; where the exact answer is expensive, whether their bounds meet."""
+    if not isinstance(a, ndarray) and not isinstance(b, ndarray):
+        a, b = _extent(device_memory(a)), _extent(device_memory(b))
+        return a is not None and b is not None and a[0] < b[1] and b[0] < a[1]
     if not isinstance(a, ndarray) or not isinstance(b, ndarray):
         return False
     try:

@@ -368,6 +368,11 @@ def maxout_backward(dy, indices, pieces, axis):
     return _rounded(dx, _native(dy), *shape[:axis], shape[axis] * pieces, *shape[axis + 1 :])
 
 
+def dropout_mask(x, p, rng):
+    """Where x is kept: whether a random number of 24 bits, between 0 and 1, is at least p."""
+    return np.asarray(rng.random(np.shape(x), dtype=np.float32) >= p)
+
+
 def dropout(x, mask, p):
     """y = x / (1 - p) where the mask is set, 0 elsewhere."""
     scale = 1.0 / (1.0 - p) if p < 1 else 0.0

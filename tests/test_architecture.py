@@ -33,12 +33,13 @@ ARROWS = {
     "_plots": "",
     "testing": "_problem _errors",
     "reference": "functional _backends",
-    "cuda": "functional _config _errors",
+    "cuda": "functional _algorithms _arguments _config _errors",
     "functional": "_problem _backends _arguments _errors",
     "_backends": "_problem _config _arguments _errors",
     "_gradient": "_arguments",
     "_problem": "_arguments",
-    "_cpu": "_config _errors _kernels_baseline",
+    "_cpu": "_algorithms _config _errors _kernels_baseline",
+    "_algorithms": "_config _errors",
     "_config": "_arguments _version",
     "_arguments": "",
     "_reference": "",
@@ -142,6 +143,24 @@ def backend_functions(module):
 
 def test_backends_are_twins():
     assert backend_functions(_cpu) == backend_functions(_reference)
+    assert functions_written("cuda/_backend") == {
+        name: str(signature) for name, signature in backend_functions(_cpu).items()
+    }
+
+
+def functions_written(folder):
+    """name -> parameters of what the rooms of a backend define and its __init__ exports, read from the source.
+
+    For a backend whose import needs a package that may be absent.
+    """
+    defined, exported = {}, []
+    for path in (PACKAGE / folder).glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                defined[node.name] = f"({ast.unparse(node.args)})"
+            elif isinstance(node, ast.Assign) and path.name == "__init__.py":
+                exported = ast.literal_eval(node.value)
+    return {name: defined[name] for name in exported}
 
 
 def test_functional_calls_what_backends_have():

@@ -62,6 +62,11 @@ def maxout_backward(dy, indices, pieces, axis):
     return dx
 
 
+def dropout_mask(x, p, rng):
+    # 24 random bits resolve p to 6e-8 and cost half of what 53 do
+    return np.asarray(rng.random(x.shape, dtype=np.float32) >= p)
+
+
 def dropout(x, mask, p):
     y = like(x)
     scale = 1.0 / (1.0 - p) if p < 1 else 0.0

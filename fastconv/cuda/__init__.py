@@ -1,13 +1,26 @@
 """The device: whether there is one, moving arrays, and the public operations bound to it.
 
-This version of fastconv has no GPU kernels yet. `is_available` tells truthfully whether numba.cuda sees a
-GPU; everything else raises DeviceError and says which of the two is missing.
+The functions here are those of `fastconv`, on arrays that live on a GPU: numba's device arrays, CuPy's,
+torch's, and anything else with `__cuda_array_interface__` or DLPack. Results are arrays of the caller's own
+kind, and work is queued on the caller's current stream. Nothing is copied to or from the host silently; a
+loss is an array without axes on the device (``float(fc.cuda.to_host(loss))``).
+
+numba is imported when the first array is on a device, or when one asks for the device, not before.
+
+Promises on the device: the same inputs give the same bits on one kind of device, whatever their strides; what
+is not finite stays within the sums that contain it; a sample's y and dx do not depend on the other samples of
+its batch. Targets and indices are range-checked by the kernels that use them; see `deferred_checks` for what
+raising the ValueError at once costs.
 """
+
+import importlib
 
 from .. import functional
 from .._errors import DeviceError
 
-__all__ = [*functional.__all__, "is_available", "to_device", "to_host", "synchronize"]
+__all__ = [*functional.__all__, "deferred_checks", "is_available", "synchronize", "to_device", "to_host"]
+
+_available = False  # once a device was found, it is not asked for again
 
 
 def is_available():
@@ -16,42 +29,79 @@ def is_available():
 
 
 def to_device(a):
-    """Copy a host array to the GPU. Raises DeviceError when there is none."""
-    raise _no_device("to_device")
+    """A host array as a numba device array of its own; an array on a device as it is.
+
+    a: float, integer or bool; any strides and byte order. Raises TypeError (kinds, dtypes) and DeviceError
+    when there is no GPU.
+    """
+    _need_device("to_device")
+    return _load("_arrays").to_device(a)
 
 
 def to_host(a):
-    """Copy a device array to a NumPy array. Raises DeviceError when there is no GPU."""
-    raise _no_device("to_host")
+    """A device array of any kind as a NumPy array; waits for the work that is queued on its stream.
+
+    Raises TypeError (kinds) and DeviceError when there is no GPU.
+    """
+    _need_device("to_host")
+    return _load("_arrays").to_host(a)
 
 
 def synchronize():
     """Wait until the GPU has finished its work. Raises DeviceError when there is none."""
-    raise _no_device("synchronize")
+    _need_device("synchronize")
+    _load("_arrays").synchronize()
+
+
+def deferred_checks():
+    """``with fc.cuda.deferred_checks():`` looks at targets and indices at the end of the block.
+
+    Losses check their class indices, and the gradients of maxima their indices, on the device. To raise the
+    ValueError from the very call, the host has to wait for it and to copy 8 bytes: some tens of microseconds
+    a call, and a device that runs out of work meanwhile. In a training loop, hold the checks back for a
+    number of steps; when one fails, the ValueError comes at the end of the block, and the calls inside have
+    left the wrong samples out (loss and gradient 0; for indices, nothing added). Of the calling thread only.
+    Needed around whatever is captured in a CUDA graph.
+    """
+    _need_device("deferred_checks")
+    return _load("_checks").deferred_checks()
 
 
 def backend(op, *arrays):
-    """The device's backend module for a call; raises DeviceError as long as there is none."""
-    raise _no_device(op)
+    """The device's backend module for a call; raises DeviceError without a GPU or for arrays on the host.
+
+    A plan looks at shapes alone, and may be had for arrays that are on the host as yet.
+    """
+    _need_device(op)
+    if op != "plan":
+        _load("_arrays").need_device_arrays(op, arrays)
+    return _load("_backend")
+
+
+def _load(room):
+    return importlib.import_module(f"fastconv.cuda.{room}")
 
 
 def _missing():
     """Why no GPU can be used, or None."""
+    global _available
+    if _available:
+        return None
     try:
         from numba import cuda
     except Exception as error:  # a broken driver or a half installed package is as good as none
         return f"numba.cuda cannot be imported: {type(error).__name__}"
     try:
-        return None if cuda.is_available() else "numba.cuda reports none"
+        _available = bool(cuda.is_available())
     except Exception as error:
         return f"numba.cuda fails: {type(error).__name__}"
+    return None if _available else "numba.cuda reports none"
 
 
-def _no_device(op):
+def _need_device(op):
     missing = _missing()
     if missing is not None:
-        return DeviceError(f"{op}: no CUDA device ({missing})")
-    return DeviceError(f"{op}: there is a CUDA device, but this version of fastconv has no GPU kernels yet")
+        raise DeviceError(f"{op}: no CUDA device ({missing})")
 
 
 globals().update(functional.bound(__name__, backend))

@@ -238,10 +238,9 @@ def dropout(x, p=0.5, *, rng=None):
     """
     x = arguments.float_array("dropout", "x", x, scalars=True)
     p = arguments.real("dropout", "p", p, 0, 1)
-    rng = _generator("dropout", rng)
-    # 24 random bits resolve p to 6e-8 and cost half of what 53 do
-    mask = np.asarray(rng.random(x.shape, dtype=np.float32) >= p)
-    return backend_of("dropout", x).dropout(x, mask, p), mask
+    rng, backend = _generator("dropout", rng), backend_of("dropout", x)
+    mask = backend.dropout_mask(x, p, rng)
+    return backend.dropout(x, mask, p), mask
 
 
 def dropout_backward(dy, mask, p):

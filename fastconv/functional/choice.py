@@ -66,7 +66,7 @@ def plan(op, *args, **kwargs):
         return backend_of("plan").plan(op, None)
     problem_of = _transpose_problem if op.startswith("conv_transpose") else _conv_problem
     arrays, problem, algorithm = problem_of(op, *args, **kwargs)
-    backend = backend_of(op, *arrays)
+    backend = backend_of("plan", *arrays)
     if algorithm != "auto":
         conv._must_run(backend, DIRECTION[op], problem, algorithm)
     return backend.plan(DIRECTION[op], problem, algorithm)

@@ -85,7 +85,7 @@ def conv3d(
 
 def _forward(ndim, op, x, weight, bias, options, algorithm, out):
     problem = ConvProblem.of(x, weight, bias, *options, ndim=ndim, op=op)
-    backend = backend_of(op, x, weight, bias)
+    backend = backend_of(op, x, weight, bias, out)
     if type(algorithm) is not str or algorithm != "auto":
         _must_run(backend, op, problem, algorithm)
     if not (type(x) is type(weight) is ndarray and (bias is None or type(bias) is ndarray)):

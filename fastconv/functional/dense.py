@@ -56,7 +56,7 @@ def _linear_arrays(op, x, weight):
     arguments.same_dtype(op, x=x, weight=weight)
     if weight.ndim != 2 or 0 in weight.shape:
         raise ValueError(f"{op}: weight has shape {weight.shape}, need (out, in) with at least 1 each")
-    if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+    if x.ndim == 0 or x.shape[x.ndim - 1] != weight.shape[1]:
         raise ValueError(
             f"{op}: x has shape {x.shape}, weight {weight.shape} (need x.shape[-1] == weight.shape[1])"
         )
@@ -141,7 +141,7 @@ def _may_update(op, x, weight, bias, running_mean, running_var):
     for name, array in (("running_mean", running_mean), ("running_var", running_var)):
         if array is None:
             continue
-        if hasattr(array, "flags") and not array.flags.writeable:
+        if not arguments.writable(array):
             raise ValueError(f"{op}: {name} is read-only, need a writable array to update when training=True")
         others = {"x": x, "weight": weight, "bias": bias}
         if name == "running_var":

@@ -191,7 +191,7 @@ def _one_or_many(scores, target, reduction, loss_of):
     """The loss of a batch, or of one sample without a batch axis, which backends see as a batch of one."""
     if scores.ndim > 1:
         return loss_of(scores, target)
-    loss, gradient = loss_of(scores[None], target[None])
+    loss, gradient = loss_of(scores.reshape(1, *scores.shape), target.reshape(1, *target.shape))
     return (loss.reshape(()) if reduction == "none" else loss), gradient.reshape(scores.shape)
 
 
@@ -205,13 +205,17 @@ def _pair(op, name, prediction, target):
 
 
 def _spread(op, name, weight, logits):
-    """A weight as a view of the shape of logits."""
+    """A weight as a view of the shape of logits; on a device as it is, and the backend spreads it."""
     if weight is None:
         return None
     weight = arguments.float_array(op, name, weight, scalars=True)
     arguments.same_dtype(op, logits=logits, **{name: weight})
     try:
-        return np.broadcast_to(weight, logits.shape)
+        if isinstance(weight, np.ndarray):
+            return np.broadcast_to(weight, logits.shape)
+        if np.broadcast_shapes(tuple(weight.shape), tuple(logits.shape)) == tuple(logits.shape):
+            return weight
+        raise ValueError
     except ValueError:
         raise ValueError(
             f"{op}: {name} has shape {weight.shape}, need one that broadcasts"

@@ -1,0 +1,59 @@
+"""Pooling on the device. Arguments are already valid; indices are checked by the kernel that uses them.
+
+The same inputs give the same bits; an element of y or dx depends on its own window or windows alone.
+"""
+
+import math
+
+import numpy as np
+
+from .._arrays import Call
+from .._checks import Flag
+from ..simple import pool
+from .conv import five_axes
+
+
+def _planes(call, array, problem):
+    """(N, C, ...) as (planes, D, H, W): a view where the strides allow."""
+    array = five_axes(array, problem)
+    if array.strides[0] != array.strides[1] * array.shape[1] and array.shape[0] > 1:
+        array = call.contiguous(array)
+    return array.view((problem.N * problem.C, *array.shape[2:]), array.strides[1:])
+
+
+def max_pool(x, problem, return_indices):
+    call = Call(problem.op, x)
+    y = call.empty(problem.y_shape, problem.dtype)
+    indices = call.empty(problem.y_shape if return_indices else (0,), np.dtype(np.int64))
+    arrays = _planes(call, call.arrays[0], problem), _planes(call, y, problem), indices.flat()
+    pool.max_pool(call, problem, *arrays)
+    return y.owner, indices.owner if return_indices else None
+
+
+def max_pool_backward(dy, indices, problem):
+    call = Call(problem.op, dy, indices)
+    dy, indices = map(call.contiguous, call.arrays)
+    dx = call.empty(problem.x_shape, problem.dtype)
+    if dx.size == 0:
+        return dx.owner
+    planes, plane = problem.N * problem.C, math.prod(problem.size)
+    rule = f"(need 0 <= index < {plane}, or -1 for a window wholly in padding)"
+    flag = Flag(call, f"{problem.op}: index {{}} is outside the plane of {plane} elements {rule}")
+    flat = planes, math.prod(problem.out)
+    pool.max_pool_backward(call, dy.view(flat), indices.view(flat), dx.view((planes, plane)), flag.array)
+    flag.check(indices)
+    return dx.owner
+
+
+def avg_pool(x, problem):
+    call = Call(problem.op, x)
+    y = call.empty(problem.y_shape, problem.dtype)
+    pool.avg_pool(call, problem, _planes(call, call.arrays[0], problem), _planes(call, y, problem))
+    return y.owner
+
+
+def avg_pool_backward(dy, problem):
+    call = Call(problem.op, dy)
+    dx = call.empty(problem.x_shape, problem.dtype)
+    pool.avg_pool_backward(call, problem, _planes(call, call.arrays[0], problem), _planes(call, dx, problem))
+    return dx.owner

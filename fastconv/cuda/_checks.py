@@ -1,0 +1,102 @@
+"""Targets and indices that are out of range: found by the kernels that use them, raised as ValueError.
+
+A kernel never reads or writes through a wrong index. It leaves the index's position in a flag on the device,
+the smallest of several, so that the message names the same one every time. Reading the flag makes the host
+wait for the kernel, which is what a ValueError from the very call that was wrong costs: a copy of 8 bytes,
+and the queue of the stream runs empty. ``with fc.cuda.deferred_checks():`` puts this off to the end of the
+block, for loops that should keep the device busy and for work that is captured in a CUDA graph.
+"""
+
+import contextlib
+import threading
+
+import numpy as np
+from numba import cuda
+
+from . import _arrays
+
+NOTHING_WRONG = 2**63 - 1
+FLAGS_KEPT = 1024  # of 8 bytes
+
+
+class _Flags(threading.local):
+    """A thread's flags by device, stream and message, all of them at rest; those that a block will look at."""
+
+    def __init__(self):
+        self.known, self.pending = {}, None
+
+
+_flags = _Flags()
+
+
+class Flag:
+    """An int64 on the device of a call: kernels take the minimum of it and the position of what is wrong.
+
+    message: what the ValueError says, with {} for the wrong value.
+    """
+
+    def __init__(self, call, message):
+        self._call, self._message = call, message
+        self._key = call.device, call.stream, message
+        self.array = _flags.known.get(self._key)
+        if self.array is None:
+            if len(_flags.known) >= FLAGS_KEPT and _flags.pending is None:
+                _flags.known.clear()
+            with _arrays.on_device(call.device):
+                made = cuda.to_device(np.full(1, NOTHING_WRONG, np.int64))
+            self.array = _flags.known[self._key] = _arrays.describe(call.op, made)
+
+    def check(self, values):
+        """Raise ValueError when a kernel has found an element of `values` wrong; waits for the kernels.
+
+        values: contiguous, what the positions count in. Inside `deferred_checks` nothing happens until its
+        end.
+        """
+        if _flags.pending is not None:
+            _flags.pending[self._key] = self
+            return
+        position = self._take()
+        if position != NOTHING_WRONG:
+            raise ValueError(self._message.format(_read(self._call, values.flat().part(position, 1))))
+
+    def check_later(self):
+        """The same at the end of a block, when the values may be gone."""
+        position = self._take()
+        if position != NOTHING_WRONG:
+            raise ValueError(self._message.format(f"at flat position {position}"))
+
+    def _take(self):
+        """What is in the flag; one that was raised is not used again."""
+        position = _read(self._call, self.array)
+        if position != NOTHING_WRONG:
+            del _flags.known[self._key]
+        return position
+
+
+def _read(call, array):
+    """The one element of an array, as a Python number; waits for the call's stream."""
+    host = np.empty(1, array.dtype)
+    with _arrays.on_device(call.device):
+        _arrays.read(call, array, host)
+    return host[0].item()
+
+
+@contextlib.contextmanager
+def deferred_checks():
+    """See `fastconv.cuda.deferred_checks`."""
+    if _flags.pending is not None:  # an outer block will look
+        yield
+        return
+    _flags.pending = {}
+    try:
+        yield
+    except BaseException:
+        for key in _flags.pending:  # nobody will look: what they hold must not come up in a later call
+            _flags.known.pop(key, None)
+        raise
+    else:
+        flags = list(_flags.pending.values())
+    finally:
+        _flags.pending = None
+    for flag in flags:
+        flag.check_later()

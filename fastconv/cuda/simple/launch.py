@@ -1,0 +1,137 @@
+"""Launching kernels: types, grids, streams; and the index arithmetic that kernels share."""
+
+import functools
+
+import numpy as np
+from numba import cuda, int64, types, uint32
+
+from .. import _arrays
+
+try:
+    from numba.cuda.extending import register_jitable
+except ImportError:  # the target that numba itself still contains
+    from numba.extending import register_jitable
+
+device = register_jitable  # a function that kernels call; in the simulator it is an ordinary function
+
+THREADS = 128  # a multiple of the warp, small enough for any number of registers
+BLOCKS = 1 << 20  # more would gain nothing, and threads stride over the rest
+SIMULATED = (2, 4)  # blocks and threads in the simulator, where a thread of the system plays each of them
+
+
+@device
+def split(i, n):
+    """i // n and i % n for i >= 0, n > 0: where both fit in 32 bits, by a division of a third of the cost."""
+    if i < 4294967296 and n < 4294967296:
+        q = int64(uint32(i) // uint32(n))
+    else:
+        q = i // n
+    return q, i - q * n
+
+
+if _arrays.SIMULATOR:
+
+    def split(i, n):  # numba's casts are slow in Python, and its integers have no width
+        return divmod(i, n)
+
+
+class Kernel:
+    """A kernel function, compiled when first launched with arguments of some types.
+
+    Arrays are typed as strided ones ("A" in numba's words), so that one compilation serves every layout; ints
+    are int64, floats have the dtype of the first floating array: numba would take a Python float for float64,
+    and compute in it.
+    """
+
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+        self.function = function
+        self._compiled = {}
+
+    def signature(self, arguments):
+        """numba's types of the arguments of a launch."""
+        real = next((a.dtype for a in arguments if isinstance(a, _arrays.Array) and a.dtype.kind == "f"), None)
+        return tuple(_type_of(argument, real) for argument in arguments)
+
+    def launch(self, call, size, *arguments):
+        """Run with at least one thread per element of `size`, on the call's stream. Nothing waits for it."""
+        if size == 0:
+            return
+        signature = self.signature(arguments)
+        compiled = self._compiled.get(signature)
+        if compiled is None:
+            compiled = self._compiled[signature] = self._compile(signature)
+        values = [_value_of(argument, kind) for argument, kind in zip(arguments, signature)]
+        if _arrays.SIMULATOR:
+            compiled[SIMULATED](*values)
+            return
+        grid = min(-(-size // THREADS), BLOCKS)
+        with _arrays.on_device(call.device):
+            compiled[grid, THREADS, call.stream_argument()](*values)
+
+    def _compile(self, signature):
+        return cuda.jit(types.void(*signature))(self.function)
+
+
+def kernel(function):
+    """Decorator: a `Kernel`."""
+    made = Kernel(function)
+    KERNELS.append(made)
+    return made
+
+
+KERNELS = []  # all there are, for the tests that compile them
+
+
+def _type_of(argument, real):
+    if isinstance(argument, _arrays.Array):
+        return _array_type(argument.dtype, argument.ndim)
+    if isinstance(argument, (bool, np.bool_)):
+        return types.boolean
+    if isinstance(argument, (int, np.integer)):
+        return types.int64
+    if isinstance(argument, tuple):
+        return types.UniTuple(types.int64, len(argument))
+    return types.float32 if real == np.float32 else types.float64
+
+
+@functools.lru_cache(maxsize=256)
+def _array_type(dtype, ndim):
+    from numba.np.numpy_support import from_dtype
+
+    return types.Array(from_dtype(dtype), ndim, "A")
+
+
+def _value_of(argument, kind):
+    if isinstance(argument, _arrays.Array):
+        return _Checked(argument.memory()) if _arrays.SIMULATOR else argument.argument()
+    if _arrays.SIMULATOR and kind == types.float32:
+        return np.float32(argument)
+    if _arrays.SIMULATOR and kind == types.float64:
+        return np.float64(argument)
+    return argument
+
+
+class _Checked:
+    """An array inside a kernel of the simulator: an index outside of it, also a negative one, is an error.
+
+    numba and NumPy count negative indices from the end, which would hide a kernel that reads in front of an
+    array.
+    """
+
+    def __init__(self, array):
+        self._get, self._set = array.__getitem__, array.__setitem__
+        self.shape, self.size, self.ndim, self.dtype = array.shape, array.size, array.ndim, array.dtype
+
+    def __getitem__(self, index):
+        _no_negative(index)
+        return self._get(index)
+
+    def __setitem__(self, index, value):
+        _no_negative(index)
+        self._set(index, value)
+
+
+def _no_negative(index):
+    if (min(index) if type(index) is tuple else index) < 0:
+        raise IndexError(f"index {index} is negative")
