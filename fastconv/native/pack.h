@@ -329,10 +329,12 @@ static void NAME(pack_weights)(REAL *restrict A, const char *data, ix rows, ix r
     }
     for (ix c = 0; c < channels; c++)
         for (ix t = 0; t < taps; t++, A += MR) {
-            const char *p = data + c * channel_stride + tap_offset[t];
             if (tap_offset[t] == FC_NO_TAP) {
                 for (ix i = 0; i < MR; i++) A[i] = 0;
-            } else if (plain && row_stride == size) {
+                continue;
+            }
+            const char *p = data + c * channel_stride + tap_offset[t];
+            if (plain && row_stride == size) {
                 UNROLL for (ix i = 0; i < MR; i++) A[i] = ((const REAL *)p)[i];
             } else if (plain) {
                 UNROLL for (ix i = 0; i < MR; i++) A[i] = *(const REAL *)(p + i * row_stride);
