@@ -89,6 +89,10 @@ def _parser():
         help="fastconv and other libraries side by side",
         description="Measure layers by fastconv and by other libraries that are installed; each is checked"
         " against float64 before it is timed. Ratios are a peer's time over fastconv's.",
+        epilog="everything, for a document: fastconv bench --layers all --implementations torch"
+        " torch_channels_last onnxruntime --allocator both --seconds 0.1 --json whole.json --html whole.html"
+        " --markdown whole.md (may be cut by --layers, --directions, --threads, --allocator into parts, which"
+        " --report joins)",
     )
     bench.add_options(command)
     command.set_defaults(run=lambda options: OK if bench.run(options) else FAILED)

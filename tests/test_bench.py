@@ -1,5 +1,6 @@
 """The benchmark: its names, its judge, its timing and its reports."""
 
+import json
 import math
 import os
 import re
@@ -13,7 +14,19 @@ import pytest
 import fastconv as fc
 from fastconv import cli
 from fastconv._cpu import isa
-from fastconv.bench import expected, html, layers, peak, peers, problems, report, sweep, timing, worker
+from fastconv.bench import (
+    expected,
+    html,
+    layers,
+    peak,
+    peers,
+    problems,
+    report,
+    sweep,
+    tables,
+    timing,
+    worker,
+)
 from fastconv.testing import bound, compare
 
 # One small problem of every kind that the benchmark knows.
@@ -330,7 +343,7 @@ def test_too_many_threads_are_refused():
 
 def test_tables_and_pages_show_what_was_measured(measured, tmp_path):
     result, _ = measured
-    text = report.table(result)
+    text = tables.table(result)
     assert f"fastconv {fc.__version__}" in text and "backward_weight, 1 thread, warm" in text
     html.write_html(result, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -352,18 +365,18 @@ class few_roundings(float):
     __hash__ = float.__hash__
 
 
-def synthetic(**times):
-    """A report of forward passes: label -> {implementation: best seconds}; group vgg."""
+def synthetic(group="vgg", direction="forward", threads=1, allocator="warm", **times):
+    """A report of one direction: label -> {implementation: best seconds}."""
     made = report.new_report()
-    made["settings"].update(seconds=1, allocators=["warm"])
-    limit = {"dtype": "float32", "threads": 1, "isa": "avx2", "fma_gflops": 100.0, "tile_gflops": 90.0}
+    made["settings"].update(seconds=1, allocators=[allocator], threads=[threads])
+    limit = {"dtype": "float32", "threads": threads, "isa": "avx2", "fma_gflops": 100.0, "tile_gflops": 90.0}
     made["ceilings"] = [{**limit, "copy_gbytes": 10.0}]
     for label, by_name in times.items():
         for name, best in by_name.items():
             entry = {"title": name, "missing": None, "versions": {}, "openmp": []}
             made["implementations"].setdefault(name, entry)
-            result = {"problem": f"conv2d:{label}_f32", "label": label, "group": "vgg", "family": "conv"}
-            result |= {"dtype": "float32", "direction": "forward", "threads": 1, "allocator": "warm"}
+            result = {"problem": f"conv2d:{label}_f32", "label": label, "group": group, "family": "conv"}
+            result |= {"dtype": "float32", "direction": direction, "threads": threads, "allocator": allocator}
             result |= {"implementation": name, "flops": 2e9, "bytes": 1e6, "best": best, "median": best}
             made["results"].append({**result, "runs": 5})
     return made
@@ -383,6 +396,73 @@ def test_ratios_and_their_summary():
     assert first["gflops"] == few_roundings(2.0) and first["peak_share"] == few_roundings(0.02)
 
 
+def in_parts():
+    """The parts of one measurement, each a report of its own."""
+    warm = synthetic(
+        a={"fastconv": 1.0, "torch": 4.0, "onnxruntime": 2.0},
+        b={"fastconv": 1.0, "torch": 1.0, "onnxruntime": 0.5},
+    )
+    called = synthetic(
+        allocator="as_called", a={"fastconv": 1.0, "torch": 9.0}, b={"fastconv": 1.0, "torch": 4.0}
+    )
+    pools = synthetic(group="pools", direction="backward", c={"fastconv": 2.0, "torch": 3.0})
+    two = synthetic(threads=2, a={"fastconv": 1.0, "torch": 3.0})
+    return warm, called, pools, two
+
+
+def test_parts_become_one_report():
+    parts = in_parts()
+    assert report.merge(parts[:1]) == parts[0]
+    merged = report.merge(parts)
+    assert len(merged["results"]) == sum(len(part["results"]) for part in parts)
+    assert merged["settings"]["threads"] == [1, 2] and merged["settings"]["allocators"] == [
+        "warm",
+        "as_called",
+    ]
+    assert [entry["threads"] for entry in merged["ceilings"]] == [1, 2]
+    assert set(merged["implementations"]) == {"fastconv", "torch", "onnxruntime"}
+    again = synthetic(a={"fastconv": 0.5})
+    later = report.merge([merged, again])  # measured once more: the later counts
+    assert len(later["results"]) == len(merged["results"]) and later["results"][0]["best"] == 0.5
+    assert parts[0]["results"][0]["best"] == 1.0  # the parts are left as they were
+    other = synthetic(a={"fastconv": 1.0})
+    other["fastconv"]["isa"] = "other"
+    with pytest.raises(ValueError, match="different fastconv isa make no page together: .* and other"):
+        report.merge([merged, other])
+
+
+def test_the_headline_by_hand():
+    rows = {(row["title"], row["threads"]): row for row in report.headline(report.merge(in_parts()))}
+    assert len(rows) == 3
+    row = rows["forward", 1]
+    assert row["warm"] == {"mean": few_roundings(2.0), "worst": 1.0, "worst_label": "b", "count": 2}
+    assert row["as_called"]["mean"] == few_roundings(6.0) and row["as_called"]["worst"] == 4.0
+    assert row["fastest"]["mean"] == few_roundings(1.0) and row["fastest"]["worst"] == 0.5
+    row = rows["pools, activations, losses, norms, linear", 1]
+    assert row["warm"] == {"mean": few_roundings(1.5), "worst": 1.5, "worst_label": "c backward", "count": 1}
+    assert row["as_called"] is None and row["fastest"] is None  # one peer is no contest
+    assert rows["forward", 2]["warm"]["mean"] == few_roundings(3.0)
+
+
+def test_the_slowest_come_first():
+    made = report.merge(in_parts())
+    rows = report.slowest(made)
+    assert [(row["label"], row["peer"], row["ratio"]) for row in rows[:2]] == [
+        ("b", "onnxruntime", 0.5),
+        ("c", "torch", 1.5),
+    ]
+    assert len(report.slowest(made, 1)) == 1 and rows[0]["peak_share"] == few_roundings(0.02)
+    assert "0.50x  b forward, 1T, warm" in tables.table(made)
+
+
+def test_the_headline_for_a_document():
+    lines = tables.markdown(report.merge(in_parts())).splitlines()
+    assert lines[2] == "| forward | 2.00 / 1.00, 3.00 / 3.00 | 6.00, - | 1.00 / 0.50, - |"
+    assert lines[3].startswith("| pools, activations, losses, norms, linear | 1.50 / 1.50, - | -, - |")
+    assert "1 and 2 threads, in this order" in lines[-1] and report.processor() in lines[-1]
+    assert lines[2].count("|") == lines[1].count("|") == lines[0].count("|")
+
+
 def test_comparing_finds_what_became_slower():
     old = synthetic(a={"fastconv": 1.0, "torch": 1.0}, b={"fastconv": 1.0}, c={"fastconv": 1.0})
     new = synthetic(a={"fastconv": 1.2, "torch": 9.0}, b={"fastconv": 0.5}, c={"fastconv": 1.05})
@@ -392,7 +472,7 @@ def test_comparing_finds_what_became_slower():
         ("c", "same"),
         ("b", "faster"),
     ]
-    text = report.comparison_table(rows)
+    text = tables.comparison_table(rows)
     assert "slower: a forward" in text and "1 slower, 1 faster, 1 same, of 3 compared" in text
 
 
@@ -400,6 +480,8 @@ def test_reports_survive_their_file_and_others_are_refused(tmp_path):
     made = synthetic(a={"fastconv": 1.0})
     report.save(made, tmp_path / "r.json")
     assert report.load(tmp_path / "r.json") == made
+    written = json.loads((tmp_path / "r.json").read_text())
+    assert written["summary"] == {"headline": report.headline(made), "all": report.summary(made)}
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         report.load(tmp_path / "bad.json")
@@ -412,6 +494,9 @@ def test_every_key_of_a_report_is_in_the_schema(measured):
     result, _ = measured
     words = set(re.findall(r"\w+", report.SCHEMA))
     keys = {*result, *result["machine"], *result["fastconv"], *result["settings"], *result["ceilings"][0]}
+    made = report.merge(in_parts())
+    keys |= {"summary", "headline", "all", *report.headline(made)[0], *report.headline(made)[0]["warm"]}
+    keys |= {*report.summary(made)[0]}
     keys |= {key for entry in result["implementations"].values() for key in entry}
     keys |= {key for entry in result["results"] for key in entry}
     assert keys <= words, keys - words
@@ -468,7 +553,7 @@ def test_sweeps_carry_the_place_on_their_axis(monkeypatch):
     batch, threads = made["sweeps"]
     assert [r["value"] for r in batch["results"]] == [1, 2, 4, 8, 16, 32]
     assert [r["value"] for r in threads["results"]] == [1] and seen[1][1][0] == 1
-    lines = report.table(made).splitlines()
+    lines = tables.table(made).splitlines()
     assert [line.split() for line in lines if line.startswith("      ")][1:7] == [
         [str(n), "1000"] for n in (1, 2, 4, 8, 16, 32)
     ]
@@ -524,7 +609,7 @@ def test_the_command_measures_writes_and_compares(capsys, tmp_path):
     options = ["--quick", "--layers", "tiny", "--implementations", "numpy", "--directions", "forward"]
     assert cli.main(["bench", *options, "--json", str(now), "--html", str(page)]) == 0
     printed = capsys.readouterr()
-    assert "tiny forward, 1 thread, warm: fastconv " in printed.err
+    assert "[1/1, 0 s left] tiny forward, 1 thread, warm: fastconv " in printed.err
     assert re.search(r"^tiny .*x", printed.out, flags=re.M) and page.exists()
     made = report.load(now)
     for result in made["results"]:
@@ -532,7 +617,33 @@ def test_the_command_measures_writes_and_compares(capsys, tmp_path):
     report.save(made, tmp_path / "old.json")
     assert cli.main(["bench", "--report", str(now), "--compare", str(tmp_path / "old.json")]) == 1
     assert "slower: tiny forward" in capsys.readouterr().out
-    assert cli.main(["bench", "--report", str(now), "--compare", str(now)]) == 0
+    table, both = tmp_path / "table.md", tmp_path / "both.json"
+    parts = ["--report", str(now), str(tmp_path / "old.json")]
+    assert (
+        cli.main(["bench", *parts, "--compare", str(now), "--markdown", str(table), "--json", str(both)]) == 0
+    )
+    assert report.load(both)["results"] == report.load(tmp_path / "old.json")["results"]
+    assert table.read_text().startswith("| | PyTorch, warm")
+
+
+def test_the_instruction_set_of_the_environment_is_everybodys(monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTCONV_ISA", "baseline")
+    now = tmp_path / "now.json"
+    options = ["--quick", "--quiet", "--layers", "small_relu", "--directions", "forward", "--json", str(now)]
+    assert cli.main(["bench", *options, "--implementations", "fastconv"]) == 0
+    made = report.load(now)
+    assert made["settings"]["isa"] == made["fastconv"]["isa"] == made["ceilings"][0]["isa"] == "baseline"
+
+
+def test_peers_are_capped_like_fastconv(tmp_path):
+    capped = worker.Worker("numpy", 1, "warm", "baseline", tmp_path)
+    try:
+        environment = Path(f"/proc/{capped.process.pid}/environ").read_text().split("\0")
+    except OSError:
+        pytest.skip("the system does not tell environments")
+    finally:
+        capped.close()
+    assert {"FASTCONV_ISA=baseline", "ONEDNN_MAX_CPU_ISA=SSE41"} <= set(environment)
 
 
 def test_a_wrong_result_of_ours_is_a_failure(capsys, tmp_path):

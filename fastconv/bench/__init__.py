@@ -4,21 +4,32 @@
     report = bench.run(bench.select(["core"]), implementations=["fastconv", "torch"])
     print(bench.table(report)); bench.save(report, "now.json"); bench.write_html(report, "now.html")
 
-The same from the command line: ``fastconv bench --layers core --json now.json --html now.html``. What a
-report holds is told by `bench.SCHEMA`. Rooms: problems (what is measured), expected (what is right), peers
-(who measures up), worker (their processes), timing (turns and clocks), peak (the machine's ceilings),
-report (numbers and tables), sweep (costs over sizes, regret of the choice), html (the page).
+The same from the command line: ``fastconv bench --layers core --json now.json --html now.html``. All layers,
+threads and ways to allocate, for the table in a document:
+
+    fastconv bench --layers all --implementations torch torch_channels_last onnxruntime --allocator both \\
+        --seconds 0.1 --json whole.json --html whole.html --markdown whole.md
+
+It may be cut by --layers, --directions, --threads or --allocator into parts whose files become one again:
+``fastconv bench --report a.json b.json --html whole.html``. What a report holds is told by
+`bench.SCHEMA`. Rooms: problems (what is measured), expected (what is right), peers (who measures up),
+worker (their processes), timing (turns and clocks), peak (the machine's ceilings), report (numbers), tables
+(as text), sweep (costs over sizes, regret of the choice), html (the page).
 """
 
 import importlib
 
 _HOMES = {
     "compare": "report",
-    "comparison_table": "report",
+    "comparison_table": "tables",
+    "headline": "report",
     "load": "report",
+    "markdown": "tables",
+    "merge": "report",
     "save": "report",
+    "slowest": "report",
     "summary": "report",
-    "table": "report",
+    "table": "tables",
     "SCHEMA": "report",
     "parse": "problems",
     "select": "problems",

@@ -1,5 +1,6 @@
 """``fastconv bench``: its options, and what they ask of the other rooms."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -26,8 +27,9 @@ def add_options(parser):
         " as_called: its defaults",
     )  # fmt: skip
     what.add_argument(
-        "--isa", choices=("baseline", "avx2", "avx512"), help="cap of the instructions, for PyTorch too"
-    )
+        "--isa", choices=("baseline", "avx2", "avx512"),
+        help="cap of the instructions, for PyTorch too (default: FASTCONV_ISA, or none)",
+    )  # fmt: skip
     what.add_argument(
         "--seconds", type=float, metavar="S", help="for each implementation and cell (default: 0.5)"
     )
@@ -46,13 +48,17 @@ def add_options(parser):
     out = parser.add_argument_group("results (a table is always printed)")
     out.add_argument("--json", metavar="FILE", help="write the report; --schema tells what it holds")
     out.add_argument("--html", metavar="FILE", help="write a page with plots")
+    out.add_argument("--markdown", metavar="FILE", help="write the table of the headline for a document")
     out.add_argument(
         "--compare", metavar="OLD.json", help="tell what became slower; exit status 1 if something did"
     )
     out.add_argument(
         "--tolerance", type=float, default=10, metavar="PERCENT", help="of --compare (default: 10)"
     )
-    out.add_argument("--report", metavar="FILE.json", help="measure nothing, take this report instead")
+    out.add_argument(
+        "--report", nargs="+", metavar="FILE.json",
+        help="measure nothing, take this report instead; several, measured in parts, become one",
+    )  # fmt: skip
     out.add_argument("--list", action="store_true", help="print groups, layers and implementations")
     out.add_argument("--schema", action="store_true", help="print what a report holds")
     out.add_argument("--quiet", action="store_true", help="no progress on standard error")
@@ -68,7 +74,7 @@ def _positive(text):
 
 def run(options):
     """Carry the command out; returns whether all is well: nothing of fastconv's wrong, nothing slower."""
-    from . import html, report
+    from . import html, report, tables
 
     if options.schema:
         print(report.SCHEMA, end="")
@@ -77,19 +83,25 @@ def run(options):
         print(_listing())
         return True
     old = report.load(options.compare) if options.compare else None
-    for path in filter(None, (options.json, options.html)):  # found out now and not after an hour
+    files = options.json, options.html, options.markdown
+    for path in filter(None, files):  # found out now and not after an hour
         if not Path(path).absolute().parent.is_dir():
             raise ValueError(f"bench: there is no folder {Path(path).absolute().parent} to write {path} to")
-    result = report.load(options.report) if options.report else report.new_report()
+    if options.report:
+        result = report.merge([report.load(path) for path in options.report])
+    else:
+        result = report.new_report()
     try:
         if not options.report:
             _measure(options, result)
     finally:  # what an interrupted run has measured is worth keeping
-        if options.json and not options.report:
+        if options.json:
             report.save(result, options.json)
     if options.html:
         html.write_html(result, options.html)
-    print(report.table(result))
+    if options.markdown:
+        Path(options.markdown).write_text(tables.markdown(result), encoding="utf-8")
+    print(tables.table(result))
     if result["regret"]:
         from .sweep import regret_table
 
@@ -99,7 +111,7 @@ def run(options):
     if old is None:
         return well
     rows = report.compare(old, result, options.tolerance / 100)
-    print(f"\nagainst {options.compare}:\n{report.comparison_table(rows)}")
+    print(f"\nagainst {options.compare}:\n{tables.comparison_table(rows)}")
     if old["machine"]["processor"] != result["machine"]["processor"]:
         print(f"(that was another machine: {old['machine']['processor']})")
     return well and not any(row["verdict"] == "slower" for row in rows)
@@ -119,7 +131,7 @@ def _measure(options, report):
         "threads": options.threads or ((1,) if options.quick else tuple(sorted({1, cores()}))),
         "allocators": ("warm", "as_called") if options.allocator == "both" else (options.allocator,),
         "seconds": options.seconds or (0.05 if options.quick else 0.5),
-        "isa": options.isa,
+        "isa": options.isa or os.environ.get("FASTCONV_ISA", "").strip() or None,
         "tell": (lambda line: None)
         if options.quiet
         else (lambda line: print(line, file=sys.stderr, flush=True)),

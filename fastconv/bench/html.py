@@ -3,8 +3,8 @@
 from html import escape
 
 from . import svg
-from .prose import ALLOCATORS, DIRECTIONS, GLOSSARY, METHOD, TEXTS
-from .report import ceiling, cells, rates, ratios, summary
+from .prose import ALLOCATORS, AXES, DIRECTIONS, GLOSSARY, METHOD, SECTIONS, TEXTS
+from .report import ceiling, cells, headline, rates, ratios, section, slowest, summary
 from .style import STYLE
 
 
@@ -16,8 +16,8 @@ def write_html(report, path):
 
 def page(report):
     """The page as text."""
-    sections = (_head, _short, _speedups, _rooflines, _sweeps, _regret, _numbers, _method)
-    body = "\n".join(part for make in sections for part in make(report))
+    parts = (_head, _short, _slowest, _speedups, _rooflines, _sweeps, _regret, _numbers, _method)
+    body = "\n".join(part for make in parts for part in make(report))
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>fastconv benchmark</title><style>{STYLE}</style>"
@@ -62,7 +62,7 @@ def _milliseconds(seconds):
 def _head(report):
     machine, own = report["machine"], report["fastconv"]
     memory = f", {machine['memory_bytes'] / 2**30:.0f} GB" if machine["memory_bytes"] else ""
-    where = f"{machine['processor']}, {machine['cores']} cores{memory}"
+    where = f"{machine['processor']}, {machine['cores']} core{'s' * (machine['cores'] > 1)}{memory}"
     when = report["created"][:16].replace("T", " ")
     facts = f"fastconv {own['version']} with {own['isa']} instructions on {where}; {when} UTC."
     yield f"<h1>fastconv benchmark</h1><p>{escape(facts)}</p>"
@@ -70,54 +70,103 @@ def _head(report):
 
 
 def _short(report):
-    rows = summary(report)
-    peers = list(dict.fromkeys(row["peer"] for row in rows if not row["peer"].startswith("fastconv")))
-    if not peers:
+    """The headline, and behind it all summaries."""
+    rows = headline(report)
+    everything = _all_ratios(report)
+    if not rows and not everything:
         return
     yield f"<h2>In short</h2><p>{TEXTS['short']}</p>"
-    table = {}
+    if rows:
+        heads = ("", "PyTorch NCHW, memory kept", "PyTorch NCHW, as called", "fastest peer, memory kept")
+        lines = []
+        for row in rows:
+            columns = "".join(_spread_cell(row[name]) for name in ("warm", "as_called", "fastest"))
+            lines.append(f"<td>{row['title']}, {_threads(row['threads'])}</td>{columns}")
+        yield _table(heads, lines, "headline")
+    if everything:
+        opened = "" if rows else " open"
+        title = "Every kind of problem against every peer"
+        yield f"<details{opened}><summary>{title}</summary>{everything}</details>"
+
+
+def _all_ratios(report):
+    rows = summary(report)
+    peers = list(dict.fromkeys(row["peer"] for row in rows if not row["peer"].startswith("fastconv")))
+    table, lines = {}, []
     for row in rows:
         key = row["section"], row["direction"], row["threads"], row["allocator"]
         table.setdefault(key, {})[row["peer"]] = row
-    lines = []
     for (kind, direction, threads, allocator), by_peer in table.items():
         what = f"{kind}, {DIRECTIONS[direction]}, {_threads(threads)}, {ALLOCATORS[allocator]}"
-        lines.append(f"<td>{what}</td>{''.join(_mean_cell(by_peer.get(peer)) for peer in peers)}")
-    yield _table(["", *(_title(report, peer) for peer in peers)], lines)
+        lines.append(f"<td>{what}</td>{''.join(_spread_cell(by_peer.get(peer)) for peer in peers)}")
+    return _table(["", *(_title(report, peer) for peer in peers)], lines) if peers else ""
 
 
-def _table(heads, rows):
-    """A table from header texts and the cells of its rows (HTML)."""
+def _slowest(report):
+    """Where fastconv is behind, or nearly so: whoever wants to trust the rest looks here first."""
+    rows = slowest(report, 10)
+    if not rows:
+        return
+    behind = sum(row["ratio"] < 1 for row in slowest(report, None))
+    every = len(slowest(report, None))
+    yield f"<h2>Where it is hardest</h2><p>{TEXTS['slowest'].format(behind=behind, every=every)}</p>"
+    lines = []
+    for row in rows:
+        where = f"{DIRECTIONS[row['direction']]}, {_threads(row['threads'])}, {ALLOCATORS[row['allocator']]}"
+        label = f"{escape(row['label'] or row['problem'])}<br><small>{where}</small>"
+        share = (
+            f"{100 * row['peak_share']:.0f} % of peak" if row["peak_share"] else f"{row['gbytes']:.1f} GB/s"
+        )
+        values = (
+            f"{row['ratio']:.2f}x", _title(report, row["peer"]), _milliseconds(row["theirs"]),
+            _milliseconds(row["ours"]), f"{share}<br><small>{row['algorithm']}</small>",
+        )  # fmt: skip
+        columns = "".join(f"<td>{value}</td>" for value in values)
+        lines.append(f'<td title="{escape(row["problem"])}">{label}</td>{columns}')
+    yield _table(("", "ratio", "fastest peer", "its time", "fastconv", "fastconv reaches"), lines)
+
+
+def _table(heads, rows, kind=""):
+    """A table from header texts and the cells of its rows (HTML); kind: a class of the style sheet."""
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<div class="wide"><table class="{kind}"><tr>{head}</tr>{body}</table></div>'
 
 
-def _mean_cell(row):
-    if row is None:
+def _spread_cell(spread):
+    """Geometric mean and worst case, coloured by the mean; the pointer tells which problem is the worst."""
+    if spread is None:
         return "<td>-</td>"
-    kind = "good" if row["mean"] >= 1 else "bad"
-    tip = escape(f"worst of {row['count']}: {row['worst_label']}")
-    numbers = f"<b>{row['mean']:.2f}x</b> <small>{row['worst']:.2f}x</small>"
+    kind = "good" if spread["mean"] >= 1 else "bad"
+    tip = escape(f"worst of {spread['count']}: {spread['worst_label']}")
+    behind = ' class="behind"' if spread["worst"] < 1 else ""
+    numbers = f"<b>{spread['mean']:.2f}x</b> <small{behind}>{spread['worst']:.2f}x</small>"
     return f'<td class="{kind}" title="{tip}">{numbers}</td>'
 
 
 def _speedups(report):
+    """A chart for each kind of problem, direction, number of threads and allocator; the first of each
+    direction of the networks is open."""
     charts = {}
     for (name, direction, threads, allocator), cell in cells(report).items():
         marks = _marks(report, name, cell)
         if marks:
-            label = next(iter(cell.values()))["label"] or name
-            charts.setdefault((allocator, threads, direction), []).append((label, marks))
+            first = next(iter(cell.values()))
+            kind = charts.setdefault(section(first), {})
+            kind.setdefault((direction, allocator, threads), []).append((first["label"] or name, marks))
     if not charts:
         return
     peers = [name for name in _series(report) if name.partition(":")[0] != "fastconv"]
     yield f"<h2>Speed-up, layer by layer</h2><p>{TEXTS['speedups']}</p>{_legend(report, peers)}"
-    for number, ((allocator, threads, direction), rows) in enumerate(charts.items()):
-        title = f"{DIRECTIONS[direction].capitalize()}, {_threads(threads)}, {ALLOCATORS[allocator]}"
-        chart = svg.dots(rows, "peer's time / fastconv's time", title)
-        opened = " open" if number < 3 else ""
-        yield f'<details{opened}><summary>{title}</summary><div class="wide">{chart}</div></details>'
+    for number, (kind, by_place) in enumerate(charts.items()):
+        yield f"<h3>{SECTIONS[kind]}</h3>"
+        seen = set()
+        for (direction, allocator, threads), rows in by_place.items():
+            title = f"{DIRECTIONS[direction].capitalize()}, {_threads(threads)}, {ALLOCATORS[allocator]}"
+            chart = svg.dots(rows, "peer's time / fastconv's time", title)
+            opened = " open" if number == 0 and direction not in seen else ""
+            seen.add(direction)
+            yield f'<details{opened}><summary>{title}</summary><div class="wide">{chart}</div></details>'
 
 
 def _marks(report, name, cell):
@@ -132,44 +181,54 @@ def _marks(report, name, cell):
 
 
 def _rooflines(report):
-    """One plot for each dtype and number of threads: what the machine allows, and where the layers are."""
-    first = True
-    for limit in report["ceilings"]:
-        found = [r for r in report["results"] if _on_roofline(report, r) and ceiling(report, r) is limit]
-        if found:
-            yield f"<h2>Against the machine's limits</h2><p>{TEXTS['rooflines']}</p>" if first else ""
-            yield _roofline(report, limit, found)
-            first = False
+    """For each dtype, number of threads and direction: what the machine allows, and where the layers are."""
+    plots = {}
+    for result in report["results"]:
+        limit = ceiling(report, result)
+        if limit and _on_roofline(report, result):
+            kind = plots.setdefault((limit["dtype"], limit["threads"]), (limit, {}))[1]
+            kind.setdefault(result["direction"], []).append(result)
+    if not plots:
+        return
+    shown = [name for name in ("fastconv", "torch") if name in _series(report)]
+    yield f"<h2>Against the machine's limits</h2><p>{TEXTS['rooflines']}</p>{_legend(report, shown)}"
+    for number, (limit, by_direction) in enumerate(plots.values()):
+        for direction, found in by_direction.items():
+            title = f"{DIRECTIONS[direction].capitalize()}, {_threads(limit['threads'])}, {limit['dtype']}"
+            opened = " open" if number == 0 else ""
+            chart = f'<div class="wide">{_roofline(report, limit, title, found)}</div>'
+            yield f"<details{opened}><summary>{title}</summary>{chart}</details>"
 
 
 def _on_roofline(report, result):
     mine = "best" in result and result["flops"] and result["implementation"] in ("fastconv", "torch")
-    return mine and result["allocator"] == report["settings"]["allocators"][0]
+    # What takes microseconds is bound by neither limit but by what a call costs.
+    return (
+        mine
+        and section(result) != "small sizes"
+        and result["allocator"] == report["settings"]["allocators"][0]
+    )
 
 
-def _roofline(report, limit, found):
+def _roofline(report, limit, title, found):
     peak, slope, tile = limit["fma_gflops"], limit["copy_gbytes"], limit["tile_gflops"]
     knee = peak / slope
     intensity = [r["flops"] / r["bytes"] for r in found]
     speed = [rates(report, r)["gflops"] for r in found]
     x_range = min(*intensity, knee) / 2, max(*intensity, knee) * 2
     y_range = min(*speed, slope * x_range[0]) / 1.5, max(*speed, peak) * 1.5
-    title = f"{limit['dtype']}, {_threads(limit['threads'])}"
     plot = svg.Plot(x_range, y_range, "operations per byte", "GFLOP/s", title, width=760, height=440)
     start = max(x_range[0], y_range[0] / slope)
-    plot.edge([(start, slope * start), (knee, peak), (x_range[1], peak)], f"peak {peak:.0f} GFLOP/s")
-    plot.edge([(knee, tile), (x_range[1], tile)], f"register tile {tile:.0f}", dashed=True)
-    kinds = list(dict.fromkeys(r["direction"] for r in found))
-    for r, at, rate in sorted(
-        zip(found, intensity, speed), key=lambda dot: dot[0]["implementation"] == "fastconv"
-    ):
-        who = _title(report, r["implementation"])
-        what = f"{r['label'] or r['problem']} {DIRECTIONS[r['direction']]}, {who}"
+    series = _series(report)
+    dots = zip(found, intensity, speed)
+    for r, at, rate in sorted(dots, key=lambda dot: dot[0]["implementation"] == "fastconv"):
         share = 100 * rates(report, r)["peak_share"]
+        what = f"{r['label'] or r['problem']}, {_title(report, r['implementation'])}"
         tip = f"{what}: {rate:.1f} GFLOP/s, {share:.0f} % of the peak, {_milliseconds(r['best'])}"
-        plot.point(at, rate, kinds.index(r["direction"]), tip, hollow=r["implementation"] == "torch")
-    legend = "".join(_mark(number, DIRECTIONS[kind]) for number, kind in enumerate(kinds))
-    return f'<h3>{title}</h3><p class="legend">{legend}</p><div class="wide">{plot.svg()}</div>'
+        plot.point(at, rate, series[r["implementation"]], tip)
+    plot.edge([(knee, tile), (x_range[1], tile)], f"register tile {tile:.0f}", dashed=True)
+    plot.edge([(start, slope * start), (knee, peak), (x_range[1], peak)], f"peak {peak:.0f} GFLOP/s")
+    return plot.svg()
 
 
 def _sweeps(report):
@@ -185,14 +244,15 @@ def _sweeps(report):
                 curves.setdefault(r["implementation"], []).append((r["value"], 1e3 * r["best"]))
         if curves:
             base = f"{DIRECTIONS[sweep['direction']]} of <code>{escape(sweep['base'])}</code>"
-            yield f"<h3>{escape(sweep['axis'].capitalize())}</h3><p>{base}</p>"
+            yield f"<h3>{escape(sweep['axis'].capitalize())}</h3><p>{base.capitalize()}</p>"
             yield f'<div class="wide">{_curves(report, sweep["axis"], curves)}</div>'
 
 
 def _curves(report, axis, curves):
     xs, ys = zip(*(point for curve in curves.values() for point in curve))
     x_range, y_range = (min(xs) / 1.15, max(xs) * 1.15), (min(ys) / 1.5, max(ys) * 1.5)
-    plot = svg.Plot(x_range, y_range, axis, "milliseconds", f"cost against {axis}", sorted(set(xs)))
+    label = AXES.get(axis, axis)
+    plot = svg.Plot(x_range, y_range, label, "milliseconds", f"cost against {axis}", sorted(set(xs)))
     for name, curve in curves.items():
         series = _series(report)[name]
         plot.line(sorted(curve), series)
@@ -232,7 +292,18 @@ def _numbers(report):
         return
     yield f"<h2>All numbers</h2><p>{TEXTS['numbers']}</p>"
     others = [name for name in _series(report) if name != "fastconv"]
-    own = ("problem", "best", "median", "GFLOP/s", "of peak", "GB/s", "error", "scratch", "algorithm")
+    own = (
+        "problem",
+        "best",
+        "median",
+        "GFLOP/s",
+        "of peak",
+        "GB/s",
+        "error",
+        "scratch",
+        "memory",
+        "algorithm",
+    )
     heads = (*own, *(_title(report, name) for name in others))
     for (allocator, threads, direction), group in tables.items():
         rows = []
@@ -246,8 +317,9 @@ def _numbers(report):
 
 
 def _own_cells(report, own):
+    """The best time and what is known about it."""
     if "best" not in own:
-        return f"<td>{_time_cell(own)}</td>" + "<td></td>" * 7
+        return f"<td>{_time_cell(own)}</td>" + "<td></td>" * 8
     rate = rates(report, own)
     values = (
         _milliseconds(own["best"]),
@@ -257,6 +329,7 @@ def _own_cells(report, own):
         f"{rate['gbytes']:.1f}",
         f"{own['error_max']:.1e}" if "error_max" in own else "",
         f"{own['scratch_bytes'] / 1e6:.2f} MB" if "scratch_bytes" in own else "",
+        f"{own['peak_bytes'] / 1e6:.1f} MB" if own.get("peak_bytes") is not None else "",
         own.get("algorithm", ""),
     )
     return "".join(f"<td>{value}</td>" for value in values)
@@ -266,7 +339,12 @@ def _time_cell(result):
     if not result:
         return "-"
     if "best" in result:
-        return _milliseconds(result["best"])
+        told = [f"median {_milliseconds(result['median'])}"]
+        if "error_max" in result:
+            told.append(f"error {result['error_max']:.1e}")
+        if result.get("peak_bytes") is not None:
+            told.append(f"memory {result['peak_bytes'] / 1e6:.1f} MB")
+        return f'<span title="{escape(", ".join(told))}">{_milliseconds(result["best"])}</span>'
     for word in ("wrong", "failed"):
         if word in result:
             return f'<span title="{escape(result[word])}">{word}</span>'

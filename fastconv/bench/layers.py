@@ -130,6 +130,7 @@ GROUPS = {
 }
 
 CONVOLUTIONS = ("lenet", "alexnet", "zfnet", "vgg", "googlenet", "resnet")
+OTHERS = ("pools", "activations", "losses", "norms", "linear")
 
 # The twenty layers that the design was measured on before the first kernel was written.
 CORE = (

@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 
 from .._problem import ConvProblem, PoolProblem
-from .layers import CONVOLUTIONS, CORE, GROUPS
+from .layers import CONVOLUTIONS, CORE, GROUPS, OTHERS
 
 LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error", "hinge")
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "softmax", "log_softmax")
@@ -336,12 +336,13 @@ def _plain(match, label, group):
 
 
 def groups():
-    """Group name -> labels: the lists in `layers`, and "core" and "convolutions", which are made of them."""
+    """Group name -> labels: the lists in `layers`, and "core", "convolutions" and "others", made of them."""
     made = {name: tuple(labels) for name, labels in GROUPS.items()}
     return {
         **made,
         "core": tuple(CORE),
         "convolutions": tuple(label for g in CONVOLUTIONS for label in GROUPS[g]),
+        "others": tuple(label for g in OTHERS for label in GROUPS[g]),
     }
 
 

@@ -9,6 +9,20 @@ DIRECTIONS = {
     "all": "all directions",
 }
 ALLOCATORS = {"warm": "memory kept", "as_called": "as called"}
+SECTIONS = {
+    "networks": "Convolutions of networks",
+    "odd sizes": "Convolutions of odd sizes",
+    "other operations": "Pools, activations, losses, norms, linear",
+    "small sizes": "Small sizes",
+    "given": "Problems given by hand",
+}
+AXES = {
+    "batch": "samples in the batch",
+    "channels": "channels, in and out",
+    "size": "height and width of the image",
+    "kernel": "height and width of the kernel",
+    "threads": "threads",
+}
 
 TEXTS = {
     "what": """fastconv computes the layers of convolutional networks, forward and backward, on NumPy
@@ -16,21 +30,27 @@ arrays. This page compares it with other libraries that do the same work on the 
 minutes. Every number called a <b>ratio</b> is a peer's time divided by fastconv's: <b>2x means that
 fastconv takes half the time</b>; below 1x the peer is faster. Every result was checked against float64
 arithmetic before it was timed.""",
-    "short": """The geometric mean of the ratios over all layers of a kind and, small, the worst single
-layer. Networks: the convolutions of LeNet-5, AlexNet, ZFNet, VGG, GoogLeNet and ResNet. Odd sizes: shapes
-that no famous network has. Rest the pointer on a cell to see which layer is the worst.""",
-    "speedups": """One row a layer, one dot a peer, at the ratio of its time to fastconv's, on a logarithmic
-axis. Rest the pointer on a dot for the times.""",
-    "rooflines": """A layer is limited by arithmetic (the flat roof: multiply-adds per second, measured) or
-by memory (the slope: bytes per second of copying, measured), depending on how many operations it does for
-every byte that it must move. Operations are those of the plain sum, so that an algorithm that needs fewer
-(Winograd) can stand above the roof; data that stays in a cache can stand above the slope. Dots: fastconv;
-rings: PyTorch.""",
+    "short": """Geometric mean of the ratios over all problems of a kind and, small, the worst single one
+(rest the pointer on a cell to see which). The first rows are the convolutions of LeNet-5, AlexNet, ZFNet,
+VGG, GoogLeNet and ResNet; odd sizes are shapes that no famous network has. The fastest peer is, for each
+problem, the quickest of PyTorch with either layout and ONNX Runtime. Memory kept and as called are two
+ways of measuring, see the end.""",
+    "slowest": """The smallest ratios to the fastest peer: PyTorch with either layout, or ONNX Runtime. It
+is ahead of fastconv in <b>{behind} of {every}</b> measurements.""",
+    "speedups": """One row a problem, one dot a peer, at the ratio of its time to fastconv's, on a
+logarithmic axis: right of the line fastconv is faster. Rest the pointer on a dot for the times. More
+charts fold out below.""",
+    "rooflines": """A layer is limited by arithmetic (the flat roof: multiply-adds per second, measured)
+or by memory (the slope: bytes per second of copying, measured), depending on how many operations it does
+for every byte that it must move. Higher is faster. Operations are those of the plain sum, so that an
+algorithm that needs fewer (Winograd) can stand above the roof; data that stays in a cache can stand above
+the slope.""",
     "sweeps": "One size of a layer varies, the others stay. Both axes are logarithmic; lower is faster.",
     "numbers": """Best and median time of fastconv, its arithmetic rate and share of the machine's peak,
-bytes moved per second at least, the largest error relative to the size of the results, scratch memory; then
-the best time of every other implementation. A dash: it cannot compute this (rest the pointer on it for the
-reason).""",
+bytes moved per second at least, the largest error relative to the size of the results, scratch memory,
+growth of the process's memory at the first call (results included); then the best time of every other
+implementation, its median, error and memory where the pointer rests. A dash: it cannot compute this (the
+pointer tells why).""",
 }
 
 METHOD = """Every implementation runs in a process of its own, kept to as many cores as it may use threads,
@@ -41,12 +61,15 @@ where a library does it once when it loads a model (ONNX Runtime). Gradients of 
 bias."""
 
 GLOSSARY = {
-    "memory kept": """The C library keeps freed memory instead of returning it to the system, for everybody:
-kernels are compared, not page faults.""",
+    "memory kept": """The C library keeps freed memory instead of returning it to the system, for
+everybody: kernels are compared, not page faults.""",
     "as called": "The C library's defaults, as a program has them that was not tuned.",
     "GFLOP/s": """Billions of additions and multiplications per second, counted for the plain sum whatever
 algorithm ran.""",
     "of peak": "Share of the multiply-add rate that this processor reached in a loop on registers alone.",
-    "error": """Largest difference from the float64 result, divided by the root mean square of the results.
-float32 resolves about 1e-7.""",
+    "names": """<code>conv2d:n8c64h56w56k64r3s3_st1p1d1g1_f32</code> is a 2-d convolution of 8 samples
+with 64 channels of 56 x 56 pixels by 64 filters of 3 x 3 taps, stride 1, padding 1, dilation 1, one
+group, in float32. The pointer shows it behind the short names of layers.""",
+    "error": """Largest difference from the float64 result, divided by the root mean square of the
+results. float32 resolves about 1e-7.""",
 }

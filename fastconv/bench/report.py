@@ -1,9 +1,10 @@
-"""Reports: what a measurement leaves behind, its file, its summary, its tables for the terminal.
+"""Reports: what a measurement leaves behind, its file, and the numbers drawn from it.
 
 Ratios are always a peer's best time over fastconv's, for the same problem, direction, threads and allocator:
 above 1 fastconv is faster.
 """
 
+import copy
 import json
 import math
 import os
@@ -18,37 +19,59 @@ schema           "fastconv-bench/1"
 created          ISO 8601, UTC
 machine          processor, cores (that the process may use), memory_bytes, system, python
 fastconv         version, isa (in force), isa_usable, compiler, openmp (the kernels use threads)
-settings         threads, allocators, seconds (time per implementation and cell), isa (the cap asked for or
-null) ceilings         list, for each dtype and number of threads: dtype, threads, isa, fma_gflops
-(multiply-adds from
-                 registers: "the peak"), tile_gflops (the register tile from the first-level cache),
+settings         threads, allocators, seconds (time per implementation and cell), isa (the cap asked for, or
+                 null)
+ceilings         list, for each dtype and number of threads: dtype, threads, isa, fma_gflops (multiply-adds
+                 from registers: "the peak"), tile_gflops (the register tile from the first-level cache),
                  copy_gbytes
 implementations  name -> title, missing (why it could not run, or null), versions (package -> version),
-                 openmp (file names of the OpenMP runtimes its process had loaded)
+                 openmp (file names of the OpenMP runtimes that its processes had loaded, those of the one
+                 with most)
 results          list, one object for each problem, direction, threads, allocator and implementation:
-    problem, label, group, family    the one-line name; its name in a list ("" if given by hand), the list,
-    "conv",
-                                     "pool", "activation", "loss", "norm" or "linear"
+    problem, label, group, family    the one-line name; its name in a list ("" if given by hand); the list;
+                                     "conv", "pool", "activation", "loss", "norm" or "linear"
     dtype                            "float32" or "float64"
     direction                        "forward", "backward_input", "backward_weight" (with bias), "backward",
-    "loss" threads, allocator               allocator: "warm" (freed memory is kept by the process) or
-    "as_called" implementation                   a key of "implementations"; "fastconv" is what users get
-    flops, bytes                     of the direct sum (0: bound by memory); read and written at least best,
-    median, runs               seconds per call, number of samples; absent where there was nothing to time
+                                     "loss"
+    threads, allocator               allocator: "warm" (freed memory is kept by the process) or "as_called"
+    implementation                   a key of "implementations"; "fastconv" is what users get
+    flops, bytes                     of the direct sum (0: bound by memory); read and written at least
+    best, median, runs               seconds per call, number of samples; absent where there was nothing to
+                                     time
     error_max, error_rms             largest and root mean square error against float64, relative to the
-    root mean
-                                     square of the results; absent with further allocators, where nothing
-                                     new is computed
+                                     root mean square of the results; absent with further allocators, where
+                                     nothing new is computed
     algorithm, scratch_bytes         of fastconv's convolutions
     peak_bytes                       growth of the process's resident memory at the first call, results
-    included first                            seconds of the first call refused | failed | wrong
-    instead of times: cannot compute this; broke down; computed it wrongly
+                                     included
+    first                            seconds of the first call
+    refused | failed | wrong         instead of times: cannot compute this; broke down; computed it wrongly
 sweeps           list, see sweep.py: axis, base, and results like the above with "value", the place on the
-axis regret           object or null, see sweep.py: what "auto" loses to the best algorithm over random
-shapes
+                 axis
+regret           object or null, see sweep.py: what "auto" loses to the best algorithm over random shapes
+summary          drawn from the results when the file is written, ignored when it is read. Ratios are a
+                 peer's best time over fastconv's; mean: geometric mean; worst: the smallest, worst_label:
+                 of which problem; count: of how many; peer: a key of "implementations", or "fastest" (the
+                 quickest of PyTorch NCHW, channels_last and ONNX Runtime, where more than one computes the
+                 problem)
+    headline                         list: title (of the row), section, direction, threads, and warm,
+                                     as_called, fastest (warm): each {mean, worst, worst_label, count} or
+                                     null; the first two against PyTorch NCHW
+    all                              list: section, direction, threads, allocator, peer, mean, worst,
+                                     worst_label, count
 """
 
 CHAMPIONS = ("torch", "torch_channels_last", "onnxruntime")  # their fastest is the hardest to beat
+RIVAL = "torch"  # with NCHW tensors: what a user of arrays like ours would call
+
+# Rows of the headline: (title, section, direction). What the project promises is told in these terms.
+HEADLINE = (
+    ("forward", "networks", "forward"),
+    ("gradient of the input", "networks", "backward_input"),
+    ("gradient of weight and bias", "networks", "backward_weight"),
+    ("pools, activations, losses, norms, linear", "other operations", "all"),
+    ("convolutions of odd sizes, all directions", "odd sizes", "all"),
+)
 
 
 def new_report():
@@ -100,9 +123,10 @@ def _memory():
 
 
 def save(report, path):
-    """Write a report as JSON."""
+    """Write a report as JSON, with its summary."""
+    content = {**report, "summary": {"headline": headline(report), "all": summary(report)}}
     with open(path, "w") as file:
-        json.dump(report, file, indent=1)
+        json.dump(content, file, indent=1)
         file.write("\n")
 
 
@@ -115,7 +139,44 @@ def load(path):
         raise ValueError(f"bench: {path} is not JSON: {error}") from None
     if not isinstance(report, dict) or report.get("schema") != "fastconv-bench/1":
         raise ValueError(f"bench: {path} is not a report of this version (schema fastconv-bench/1)")
+    report.pop("summary", None)  # drawn from the results again
     return report
+
+
+def merge(reports):
+    """Reports of the parts of one measurement as one report; where two measured the same, the later counts.
+
+    ValueError if they are of different machines, instruction sets or versions: their times do not compare.
+    """
+    merged = copy.deepcopy(reports[0])
+    for part in reports[1:]:
+        for room, key in (("machine", "processor"), ("fastconv", "isa"), ("fastconv", "version")):
+            if part[room][key] != merged[room][key]:
+                raise ValueError(
+                    f"bench: reports of different {room} {key} make no page together:"
+                    f" {merged[room][key]} and {part[room][key]}"
+                )
+        merged["created"] = max(merged["created"], part["created"])
+        merged["machine"]["cores"] = max(merged["machine"]["cores"], part["machine"]["cores"])
+        for name, entry in part["implementations"].items():
+            known = merged["implementations"].get(name)
+            if known is None or (known["missing"] and not entry["missing"]):
+                merged["implementations"][name] = copy.deepcopy(entry)
+        for key in ("threads", "allocators"):
+            both = (*merged["settings"].get(key, ()), *part["settings"].get(key, ()))
+            merged["settings"][key] = list(dict.fromkeys(both))
+        merged["settings"] = {**part["settings"], **merged["settings"]}
+        merged["ceilings"] = _joined(merged["ceilings"], part["ceilings"], "dtype", "threads")
+        keys = "problem", "direction", "threads", "allocator", "implementation"
+        merged["results"] = _joined(merged["results"], part["results"], *keys)
+        merged["sweeps"] = _joined(merged["sweeps"], part["sweeps"], "axis", "direction", "base")
+        merged["regret"] = part["regret"] or merged["regret"]
+    return merged
+
+
+def _joined(first, second, *keys):
+    """Two lists of dictionaries as one, each combination of the values of `keys` once, the later counting."""
+    return list({tuple(entry[key] for key in keys): entry for entry in (*first, *second)}.values())
 
 
 # -- numbers drawn from results ------------------------------------------------------------------------------
@@ -166,13 +227,69 @@ def summary(report):
         for peer, ratio in ratios(cell).items():
             collected.setdefault((*key, peer), []).append((ratio, any_result["label"] or name))
     names = "section", "direction", "threads", "allocator", "peer"
+    return [{**dict(zip(names, key)), **_spread(pairs)} for key, pairs in collected.items()]
+
+
+def _spread(pairs):
+    """Geometric mean, worst case and number of (ratio, label) pairs."""
+    worst, label = min(pairs)
+    mean = math.exp(sum(math.log(ratio) for ratio, _ in pairs) / len(pairs))
+    return {"mean": mean, "worst": worst, "worst_label": label, "count": len(pairs)}
+
+
+def headline(report):
+    """The summary in a few rows, for each number of threads: a list of dictionaries.
+
+    title, section, direction ("all" takes every direction), threads; warm and as_called: ratios to PyTorch
+    NCHW; fastest: to the fastest peer, warm; each {mean, worst, worst_label, count}, or None if there are
+    none.
+    """
+    collected = {}
+    for (name, direction, threads, allocator), cell in cells(report).items():
+        any_result, found = next(iter(cell.values())), ratios(cell)
+        for title, kind, which in HEADLINE:
+            if section(any_result) == kind and which in (direction, "all"):
+                pairs = collected.setdefault((title, kind, which, threads), {})
+                for column, peer in ((allocator, RIVAL), ("fastest" * (allocator == "warm"), "fastest")):
+                    if column and peer in found:
+                        place = (
+                            f"{any_result['label'] or name} {direction}"
+                            if which == "all"
+                            else any_result["label"]
+                        )
+                        pairs.setdefault(column, []).append((found[peer], place or name))
     rows = []
-    for key, pairs in collected.items():
-        worst, label = min(pairs)
-        mean = math.exp(sum(math.log(ratio) for ratio, _ in pairs) / len(pairs))
-        row = dict(zip(names, key), mean=mean, worst=worst, worst_label=label, count=len(pairs))
-        rows.append(row)
+    for title, kind, which in HEADLINE:
+        for (this, _, _, threads), pairs in collected.items():
+            if this == title and pairs:
+                columns = {
+                    c: _spread(pairs[c]) if c in pairs else None for c in ("warm", "as_called", "fastest")
+                }
+                rows.append(
+                    {"title": title, "section": kind, "direction": which, "threads": threads, **columns}
+                )
     return rows
+
+
+def slowest(report, count=10):
+    """The `count` cells (None: all) in which fastconv does worst against the fastest of `CHAMPIONS`: a list
+    of dictionaries, worst first.
+
+    problem, label, direction, threads, allocator, peer (which is the fastest), theirs, ours (best seconds),
+    ratio, algorithm, peak_share (of the multiply-adds, or None), gbytes (per second).
+    """
+    rows = []
+    for (name, direction, threads, allocator), cell in cells(report).items():
+        own = cell.get("fastconv", {})
+        times = {peer: cell[peer]["best"] for peer in CHAMPIONS if "best" in cell.get(peer, {})}
+        if "best" in own and times:
+            peer = min(times, key=times.get)
+            row = {"problem": name, "label": own["label"], "direction": direction, "threads": threads}
+            row |= {"allocator": allocator, "peer": peer, "theirs": times[peer], "ours": own["best"]}
+            row |= {"ratio": times[peer] / own["best"], "algorithm": own.get("algorithm", "")}
+            rate = rates(report, own)
+            rows.append({**row, "peak_share": rate["peak_share"], "gbytes": rate["gbytes"]})
+    return sorted(rows, key=lambda row: row["ratio"])[:count]
 
 
 def ceiling(report, result):
@@ -189,125 +306,6 @@ def rates(report, result):
     gflops = result["flops"] / result["best"] / 1e9
     share = gflops / limit["fma_gflops"] if limit and result["flops"] else None
     return {"gflops": gflops, "gbytes": result["bytes"] / result["best"] / 1e9, "peak_share": share}
-
-
-# -- tables for the terminal ---------------------------------------------------------------------------------
-
-
-def table(report):
-    """The report as text: a table for each allocator, number of threads and direction; then the summary."""
-    lines = [*_heading(report), ""]
-    peers = [name for name in report["implementations"] if name != "fastconv"]
-    peers = [name for name in peers if report["implementations"][name]["missing"] is None]
-    tables = {}
-    for (_, direction, threads, allocator), cell in cells(report).items():
-        tables.setdefault((allocator, threads, direction), []).append(cell)
-    width = max([len(_label(cell)) for group in tables.values() for cell in group], default=0)
-    for (allocator, threads, direction), group in tables.items():
-        lines.append(f"{direction}, {threads} thread{'s' * (threads > 1)}, {allocator}")
-        heads = "".join(f"{_short(name):>11}" for name in peers)
-        own = "  best ms   median  GFLOP/s % peak   GB/s    error"
-        lines.append(f"{'':<{width}} {own}{heads}  algorithm")
-        lines += [_row(report, cell, peers, width) for cell in group] + [""]
-    return "\n".join(lines + _sweep_lines(report) + _summary_lines(report) + _absent(report))
-
-
-def _label(cell):
-    result = next(iter(cell.values()))
-    return result["label"] or result["problem"]
-
-
-def _short(name):
-    return {"torch_channels_last": "torch last", "onnxruntime": "onnx"}.get(
-        name, name.removeprefix("fastconv:")
-    )[:10]
-
-
-def _row(report, cell, peers, width):
-    own = cell.get("fastconv")
-    if own is None or "best" not in own:
-        numbers = f"{_trouble(own):>50}"
-    else:
-        rate = rates(report, own)
-        flops = f"{rate['gflops']:9.1f}" if own["flops"] else f"{'-':>9}"
-        share = f"{100 * rate['peak_share']:7.0f}" if rate["peak_share"] else f"{'-':>7}"
-        error = f"{own['error_max']:9.1e}" if "error_max" in own else f"{'-':>9}"
-        numbers = (
-            f"{1e3 * own['best']:9.4g}{1e3 * own['median']:9.4g}{flops}{share}{rate['gbytes']:7.1f}{error}"
-        )
-    against = ratios(cell)
-    columns = "".join(
-        f"{against[name]:10.2f}x" if name in against else f"{_trouble(cell.get(name)):>11}" for name in peers
-    )
-    return f"{_label(cell):<{width}} {numbers}{columns}  {(own or {}).get('algorithm', '')}".rstrip()
-
-
-def _trouble(result):
-    """A word for what has no time."""
-    for word in ("wrong", "failed", "refused"):
-        if result and word in result:
-            return "-" if word == "refused" else word
-    return "-"
-
-
-def _heading(report):
-    machine, own = report["machine"], report["fastconv"]
-    yield f"fastconv {own['version']} ({own['isa']}) on {machine['processor']}, {machine['cores']} cores"
-    for entry in report["ceilings"]:
-        yield (
-            f"  {entry['dtype']}, {entry['threads']} thread{'s' * (entry['threads'] > 1)}: peak"
-            f" {entry['fma_gflops']:.0f} GFLOP/s, register tile {entry['tile_gflops']:.0f}, copying"
-            f" {entry['copy_gbytes']:.0f} GB/s"
-        )
-    yield "Columns of implementations are their best time over fastconv's: above 1 fastconv is faster."
-
-
-def _sweep_lines(report):
-    """For each axis a line per place on it: the best milliseconds of every implementation."""
-    lines = []
-    for sweep in report["sweeps"]:
-        places = {}
-        for r in sweep["results"]:
-            places.setdefault(r["value"], {})[r["implementation"]] = r
-        names = list(dict.fromkeys(r["implementation"] for r in sweep["results"]))
-        lines.append(f"{sweep['direction']} of {sweep['base']}: best milliseconds against {sweep['axis']}")
-        lines.append(f"{'':>8}{''.join(f'{_short(name):>11}' for name in names)}")
-        for value, by_name in places.items():
-            times = (by_name.get(name, {}).get("best") for name in names)
-            shown = "".join(f"{1e3 * best:11.4g}" if best else f"{'-':>11}" for best in times)
-            lines.append(f"{value:>8}{shown}")
-        lines.append("")
-    return lines
-
-
-def _summary_lines(report):
-    """A line for each section, direction, threads and allocator: per peer "geometric mean / worst"."""
-    rows, lines = {}, []
-    for r in summary(report):
-        where = f"{r['section']}, {r['direction']}, {r['threads']}T, {r['allocator']}"
-        rows.setdefault(where, {})[r["peer"]] = r
-    peers = list(dict.fromkeys(peer for row in rows.values() for peer in row))
-    if peers:
-        heads = "".join(f"{_short(peer):>13}" for peer in peers)
-        lines.append(f"{'Summary: geometric mean / worst':<46}{heads}  worst problem")
-    for where, row in rows.items():
-        shown = (f"{row[p]['mean']:6.2f}/{row[p]['worst']:5.2f}" if p in row else "-" for p in peers)
-        hardest = min(row.values(), key=lambda r: r["worst"])
-        columns = "".join(f"{text:>13}" for text in shown)
-        lines.append(f"{where:<46}{columns}  {hardest['worst_label']} ({_short(hardest['peer'])})")
-    return [*lines, ""] if lines else []
-
-
-def _absent(report):
-    absent = [f"{name} ({e['missing']})" for name, e in report["implementations"].items() if e["missing"]]
-    lines = [f"left out: {', '.join(absent)}"] if absent else []
-    broken = [r for r in report["results"] if "failed" in r or "wrong" in r]
-    for r in broken:
-        word = "failed" if "failed" in r else "wrong"
-        lines.append(
-            f"{word}: {r['implementation']}, {r['label'] or r['problem']} {r['direction']}: {r[word]}"
-        )
-    return lines
 
 
 # -- comparing two reports -----------------------------------------------------------------------------------
@@ -345,24 +343,3 @@ def compare(old, new, tolerance=0.1):
                 }
             )
     return sorted(rows, key=lambda row: -row["change"])
-
-
-def comparison_table(rows):
-    """The rows of `compare` as text, those that changed in full."""
-    lines = []
-    for row in rows:
-        if row["verdict"] != "same":
-            where = (
-                f"{row['label'] or row['problem']} {row['direction']}, {row['threads']}T, {row['allocator']}"
-            )
-            lines.append(
-                f"{row['verdict']}: {where:<56}{row['implementation']:<24}"
-                f"{1e3 * row['before']:10.4g} -> {1e3 * row['after']:.4g} ms ({row['change']:.2f}x)"
-            )
-    counts = {
-        verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("slower", "faster", "same")
-    }
-    lines.append(
-        ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + f", of {len(rows)} compared"
-    )
-    return "\n".join(lines)

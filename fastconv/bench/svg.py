@@ -73,15 +73,10 @@ class Plot:
             f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
         )
 
-    def point(self, x, y, series, tip, hollow=False):
+    def point(self, x, y, series, tip):
         """A dot; `tip` shows when the pointer rests on it."""
-        fill = (
-            f'fill="var(--page)" stroke="{colour(series)}" stroke-width="1.6"'
-            if hollow
-            else f'fill="{colour(series)}"'
-        )
-        place = f'cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="4"'
-        self.parts.append(f"<circle {place} {fill}><title>{escape(tip)}</title></circle>")
+        place = f'cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="4" fill="{colour(series)}"'
+        self.parts.append(f"<circle {place}><title>{escape(tip)}</title></circle>")
 
     def line(self, points, series):
         """A line through (x, y) points."""
@@ -98,17 +93,16 @@ class Plot:
             f'<polyline points="{places}" fill="none" stroke="var(--ink)" stroke-width="1.4"{dash}/>'
         )
         x, y = points[-1]
-        self._text(self.x(x) - 4, self.y(y) + (14 if dashed else -6), label, "end")
+        self._text(self.x(x) - 4, self.y(y) + (16 if dashed else -7), label, "end", "limit")
 
     def svg(self):
         return _svg(self.width, self.height, self.title, self.parts)
 
 
-def dots(rows, x_label, title, width=760):
+def dots(rows, x_label, title, width=700):
     """Rows of dots over one logarithmic axis with a line at 1.
 
-    rows: (label, {series number: (value, tip)}) from top to bottom; series_names: only to size the legend's
-    order.
+    rows: (label, {series number: (value, tip)}) from top to bottom.
     """
     values = [value for _, marks in rows for value, _ in marks.values()]
     low, high = min([*values, 0.8]) / 1.1, max([*values, 1.25]) * 1.1

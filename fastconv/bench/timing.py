@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._cpu import isa as levels
 from . import peers
 from .expected import expected
 from .peak import ceilings
@@ -48,6 +49,9 @@ def run(
     if max(threads) > cores():
         raise ValueError(f"bench: {max(threads)} threads, this process may use {cores()} cores")
     report = new_report() if report is None else report
+    if isa is not None:
+        with levels.use(isa) as kernels:
+            report["fastconv"]["isa"] = kernels.build_info()["isa"]
     report["settings"].update(threads=list(threads), allocators=list(allocators), seconds=seconds, isa=isa)
     with (
         tempfile.TemporaryDirectory(prefix="fastconv-bench-") as folder,
@@ -56,6 +60,7 @@ def run(
         names = stage.present(implementations)
         for dtype, count in dict.fromkeys((p.dtype, n) for p in problems for n in threads):
             report["ceilings"].append(_ceilings(dtype, count, isa))
+        clock = _Clock(allocators, problems, directions, threads)
         for allocator in allocators:
             for problem in problems:
                 for direction in problem.directions:
@@ -65,14 +70,12 @@ def run(
                     for count in threads:
                         cell = stage.measure(problem, direction, count, allocator, names, seconds, file)
                         report["results"] += cell
-                        tell(_line(cell))
+                        tell(f"{clock.tick()} {_line(cell)}")
             stage.clear()
     return report
 
 
 def _ceilings(dtype, threads, isa):
-    from .._cpu import isa as levels
-
     if isa is None:
         return ceilings(dtype, threads)
     with levels.use(isa):
@@ -93,6 +96,21 @@ def _line(cell):
     )
     name = f"{first['label'] or first['problem']} {first['direction']}"
     return f"{name}, {first['threads']} thread{'s' * (first['threads'] > 1)}, {first['allocator']}: {times}"
+
+
+class _Clock:
+    """How far a run is: ``[12/540, 14 min left]``, as the cells so far predict."""
+
+    def __init__(self, allocators, problems, directions, threads):
+        taken = (d for p in problems for d in p.directions if not directions or d in directions)
+        self.total, self.done = len(list(taken)) * len(allocators) * len(threads), 0
+        self.start = time.perf_counter()
+
+    def tick(self):
+        self.done += 1
+        left = (time.perf_counter() - self.start) / self.done * (self.total - self.done)
+        shown = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+        return f"[{self.done}/{self.total}, {shown} left]"
 
 
 class _Stage:
@@ -162,8 +180,8 @@ class _Stage:
             answer = self._ask(worker, result, **request)
             if answer is None:
                 continue
-            runtimes = self.report["implementations"][name]["openmp"]
-            runtimes += [library for library in answer.pop("openmp") if library not in runtimes]
+            entry = self.report["implementations"][name]
+            entry["openmp"] = max(entry["openmp"], answer.pop("openmp"), key=len)
             estimate = answer.pop("estimate")
             result.update(answer)
             if "wrong" not in answer:
