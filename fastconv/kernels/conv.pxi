@@ -318,12 +318,13 @@ def conv_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Sha
 cdef void largest_phase(Correlation *c, Shape p) noexcept:
     """Turn a described forward correlation into the phase of the gradient of the input with the most taps, read through strips: what takes most scratch."""
     cdef ix i
+    cdef ix out[3]
     c.rows, c.channels = p.C // p.groups, p.K // p.groups
     for i in range(3):
         c.axis[i].taps = ceil_div(p.kernel[i], p.stride[i]) if p.dilation[i] % p.stride[i] else p.kernel[i]
         c.axis[i].size, c.axis[i].step, c.axis[i].mode = p.out[i], 1, 0
-        c.axis[i].out = ceil_div(p.size[i], p.stride[i])
-    set_grid(&c.grid, p.N, [c.axis[0].out, c.axis[1].out, c.axis[2].out], 0, 0, 0, 1)
+        c.axis[i].out = out[i] = ceil_div(p.size[i], p.stride[i])
+    set_grid(&c.grid, p.N, out, 0, 0, 0, 1)
 
 
 cdef size_t padded_bytes(Shape p, ix itemsize) noexcept:
