@@ -135,6 +135,10 @@ CASES = {
     "odd K": dict(N=1, C=8, K=7, size=(5, 5), kernel=(2, 2)),
     "ragged C": dict(N=2, C=5, K=10, size=(6, 5), kernel=(3, 3), padding=1),
     "two groups": dict(N=1, C=32, K=16, size=(6, 7), kernel=(3, 3), padding=1, groups=2),
+    "stem": dict(N=2, C=3, K=16, size=(15, 14), kernel=(7, 7), stride=2, padding=3),
+    "wide stem": dict(
+        N=1, C=3, K=8, size=(24, 23), kernel=(11, 11), stride=4, padding=((2, 3), (1, 2)), dilation=(2, 1)
+    ),
     "3-d": dict(N=1, C=16, K=16, size=(4, 5, 6), kernel=(3, 2, 3), stride=(1, 2, 1), padding=1),
 }
 

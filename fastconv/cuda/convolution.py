@@ -110,7 +110,7 @@ def as_channels_last(build, view, images, dtype, whole=False):
     if not flat or n < 0 or c < 0:
         build.launch(
             layout.gather(width), (ceil_div(total, layout.THREADS),),
-            view.pointer, out, total, view.channels, rounded, *view.size, *view.strides,
+            view.pointer, out, total, view.channels, rounded, *view.size, 0, view.size[2], *view.strides,
         )  # fmt: skip
         return copied
     even = width == 2 and planes % 2 == n % 2 == c % 2 == 0 and view.pointer.offset % 4 == 0
@@ -257,6 +257,38 @@ def placed(target, axes):
     return offset, (n, *(a.place_step * s for a, s in zip(axes, spatial)), c)
 
 
+def _few_channels(build, s, axes, dtype, unit):
+    """(source, axes, packed weights, columns a tap) of a sum over few channels, or None where it does not
+    apply.
+
+    A k-tile of 128 bytes would be mostly zeros. With W padded and channels rounded up to 16 bytes, the taps
+    of one row are neighbours in memory: they become the channels of an image whose pixels overlap.
+    """
+    width = BYTES[dtype]
+    channels = 16 // width * ceil_div(s.source.channels, 16 // width)
+    d, h, w = axes
+    if s.source.channels * 2 > unit or w.taps < 2 or w.step != 1 or w.stride > maps.TRAVERSAL:
+        return None
+    D, H, _ = s.source.size
+    columns = (w.count - 1) * w.stride + w.taps  # that are read
+    total = s.images * D * H * columns * channels
+    _indexable(total, _extent(s.images, s.source))
+    out = build.scratch("window", total * width)
+    build.launch(
+        layout.gather(width), (ceil_div(total, layout.THREADS),), s.source.pointer, out, total, s.source.channels, channels,
+        D, H, columns, -w.origin, s.source.size[2], *s.source.strides,
+    )  # fmt: skip
+    view = channels_last(out.name, w.taps * channels, s.source.size, channels)
+    starts = columns - w.taps + 1
+    view = view._replace(
+        size=(D, H, starts),
+        strides=(D * H * columns * channels, 1, H * columns * channels, columns * channels, channels),
+    )
+    window = w._replace(size=starts, origin=0, taps=1)
+    packed, rounded = packed_weight(build, s.weight, axes, dtype, 16 // width)
+    return view, (d, h, window), packed, w.taps * rounded
+
+
 def wgmma_tile(dtype, positions, rows):
     """(BN, consumers, blocks an SM) for the size of a problem: wide tiles when they still fill the device."""
     bn = next((b for b in (64, 128) if rows <= b), 128 if dtype == "f32" else 256)
@@ -275,17 +307,24 @@ def wgmma(sums, dtype, tile=None):
     width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
     build = Builder()
     for s in sums:
-        source = as_channels_last(build, s.source, s.images, storage)
+        source = None  # channels last, once it is needed
         for axes in s.phases:
             used = spatial_axes(axes)
             positions = s.images * math.prod(a.count for a in used)
             _indexable(positions, s.images * s.target.strides[0])
             bn, consumers, blocks = tile or wgmma_tile(dtype, positions, s.weight.rows)
-            image_map = im2col_map(source, s.images, used, storage, 64 * consumers)
-            check_tma(image_map, used)
             unit = igemm_sm90.tile_channels(dtype)
-            outs, rounded = packed_weight(build, s.weight, axes, dtype, unit)
-            columns = math.prod(max(1, a.taps) for a in axes) * rounded
+            few = _few_channels(build, s, axes, dtype, unit)
+            if few:
+                image, walked, outs, pitch = few
+                walked = spatial_axes(walked)
+            else:
+                source = source or as_channels_last(build, s.source, s.images, storage)
+                image, walked = source, used
+                outs, pitch = packed_weight(build, s.weight, axes, dtype, unit)
+            image_map = im2col_map(image, s.images, walked, storage, 64 * consumers)
+            check_tma(image_map, walked)
+            columns = math.prod(max(1, a.taps) for a in walked) * pitch
             tiles = [
                 maps.Tile(out, storage, columns, s.weight.rows, columns * width, (unit, bn)) for out in outs
             ]
@@ -300,8 +339,8 @@ def wgmma(sums, dtype, tile=None):
             grid = ceil_div(positions, 64 * consumers) * ceil_div(s.weight.rows, bn)
             build.launch(
                 kernel, (grid,), image_map, *tiles, base._replace(offset=base.offset + offset * width),
-                *([s.bias] if s.bias else []), positions, s.weight.rows, rounded // unit,
-                *(getattr(a, what) for what in ("taps", "count", "stride", "origin", "step") for a in used), *strides,
+                *([s.bias] if s.bias else []), positions, s.weight.rows, ceil_div(image.channels, unit), pitch,
+                *(getattr(a, what) for what in ("taps", "count", "stride", "origin", "step") for a in walked), *strides,
             )  # fmt: skip
     return build.program()
 

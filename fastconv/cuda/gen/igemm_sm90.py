@@ -44,9 +44,9 @@ def kernel(
     y has any channel stride (else 1, and K is even).
 
     Parameters: M x, M weight (M low part of the weight, only "f32"), P y, P bias (only with bias), then
-    uint32: M positions, K, steps a tap (k-tiles), the counts of taps and of positions, strides, origins and
-    tap distances of every spatial axis (slow to fast), strides of y in elements for n, every axis, and
-    channel.
+    uint32: M positions, K, k-tiles a tap, columns of the weight a tap, the counts of taps and of positions,
+    strides, origins and tap distances of every spatial axis (slow to fast), strides of y in elements for n,
+    every axis, and channel.
     """
     axes = "dhw"[3 - rank :]
     split = dtype == "f32"
@@ -58,7 +58,7 @@ def kernel(
     name += ("_bias" if bias else "") + (f"_{activation}" if activation else "")
     maps = ["x_map", "weight_map"] + (["low_map"] if split else [])
     pointers = ["y"] + (["bias"] if bias else [])
-    integers = ["M", "K", "chunks"] + [
+    integers = ["M", "K", "chunks", "pitch"] + [
         f"{what}_{a}" for what in ("taps", "count", "stride", "origin", "step") for a in axes
     ]
     integers += [f"y_{a}" for a in "n" + axes + "k"]
@@ -75,9 +75,9 @@ def kernel(
                 "    " * depth + f"if tap_{a} == taps_{a}:",
                 "    " * (depth + 1) + f"tap_{a} = uint32(0)",
             ]
-    loads = [f"tma_tile(uint32(tile + {a_bytes}), weight_map, bar, uint32(k * {chunk}), k0)"]
+    loads = [f"tma_tile(uint32(tile + {a_bytes}), weight_map, bar, column, k0)"]
     if split:
-        loads += [f"tma_tile(uint32(tile + {a_bytes + b_bytes}), low_map, bar, uint32(k * {chunk}), k0)"]
+        loads += [f"tma_tile(uint32(tile + {a_bytes + b_bytes}), low_map, bar, column, k0)"]
     move = (
         consumers == 2
     )  # 3 warpgroups start with 168 registers each: the producer hands some of its own over
@@ -108,17 +108,20 @@ def {name}({", ".join(maps + pointers + integers)}):
 {indent(decode, 3)}
             parity = uint32(1)
             chunk = uint32(0)
+            begin = uint32(0)
 {indent([f"tap_{a} = uint32(0)" for a in axes], 3)}
             for k in range(steps):
                 barrier_wait(uint32(empty + st * 8), parity)
                 bar = uint32(full + st * 8)
                 tile = uint32(first + st * {stage})
+                column = uint32(begin + chunk * {chunk})
                 barrier_expect(bar, uint32({stage}))
                 tma_im2col{rank}(tile, x_map, bar, uint32(chunk * {chunk}), {coordinates}, n, {offsets})
 {indent(loads, 4)}
                 chunk = uint32(chunk + 1)
                 if chunk == chunks:
                     chunk = uint32(0)
+                    begin = uint32(begin + pitch)
 {indent(advance, 5)}
                 st = uint32(st + 1)
                 if st == {stages}:

@@ -83,15 +83,17 @@ def {name}(x, out, C, P, rounded, x_n, x_c):
 def gather(width):
     """(N, D, H, W, C rounded up) from any strides, an element a thread; channels from C on become zero.
 
-    Parameters: P x, P out, I total, I C, I rounded, I sizes D H W, I strides in elements of n, c, d, h, w.
+    W may be padded: position w of the result is w - left of x, and zero outside of it. Parameters: P x, P
+    out, I total, I C, I rounded, I sizes D H W of the result, I left, I width of x, I strides of x in
+    elements for n, c, d, h, w.
     """
     name = f"gather_{8 * width}"
     source = f"""
-def {name}(x, out, total, C, rounded, D, H, W, x_n, x_c, x_d, x_h, x_w):
+def {name}(x, out, total, C, rounded, D, H, W, left, inner, x_n, x_c, x_d, x_h, x_w):
     e = uint32(uint32(cuda.blockIdx.x) * {THREADS} + uint32(cuda.threadIdx.x))
     c = uint32(e % rounded)
     r = uint32(e // rounded)
-    w = uint32(r % W)
+    w = uint32(uint32(r % W) - left)
     r = uint32(r // W)
     h = uint32(r % H)
     r = uint32(r // H)
@@ -99,10 +101,10 @@ def {name}(x, out, total, C, rounded, D, H, W, x_n, x_c, x_d, x_h, x_w):
     n = uint32(r // D)
     inside = lt(e, total)
     at = uint64(uint32(n * x_n + c * x_c + d * x_d + h * x_h + w * x_w)) * {width}
-    v = load{8 * width}(x + at, uint32(inside & lt(c, C)))
+    v = load{8 * width}(x + at, uint32(inside & lt(c, C) & lt(w, inner)))
     store{8 * width}(out + uint64(e) * {width}, v, inside)
 """
-    return Kernel(name, source, "PP" + "I" * 11, (), THREADS, 0, 80)
+    return Kernel(name, source, "PP" + "I" * 13, (), THREADS, 0, 80)
 
 
 def pack_weight(dtype):

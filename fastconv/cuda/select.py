@@ -1,0 +1,140 @@
+"""Which fast kernel can compute a problem on a device, which suits it, and its program. No device is touched.
+
+An algorithm refuses with a reason: what it needs and what it got. Limits that depend on the whole geometry
+(TMA corners and offsets, index range, grids) are found by building the program, for arrays as they would lie
+contiguously; a program that was built is kept, so that asking and running cost one construction.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from . import convolution
+from .convolution import Refused, View
+from .gen.kernel import BYTES
+from .program import Pointer
+
+GROUPS = 8  # every group is a launch of its own
+WORDS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+DIRECTIONS = ("conv", "conv_backward_input", "conv_backward_weight")
+
+
+class Device(NamedTuple):
+    """What the choice depends on. arch: ten times the compute capability, 0 where there is no device."""
+
+    arch: int
+    multiprocessors: int = 132
+    shared: int = 232448  # bytes that a block may ask for
+
+
+class Choice(NamedTuple):
+    """One fast algorithm.
+
+    Its products' dtype (None: that of the arrays), least and last arch, what admits it.
+    """
+
+    dtype: str | None
+    arrays: tuple  # dtypes of arrays that it takes
+    arch: tuple  # (least, last)
+    precisions: tuple
+    directions: tuple = DIRECTIONS[:2]
+
+
+HALF, SINGLE = ("f16", "bf16"), ("f32",)
+ANY = ("strict", "fast", "tf32")
+# fastest first
+CHOICES = {
+    "wgmma": Choice(None, HALF, (90, 90), ANY, DIRECTIONS),
+    "mma": Choice(None, HALF, (80, 999), ANY),
+    "wgmma_tf32": Choice("tf32", SINGLE, (90, 90), ("tf32",)),
+    "mma_tf32": Choice("tf32", SINGLE, (80, 999), ("tf32",)),
+    "wgmma_3xtf32": Choice("f32", SINGLE, (90, 90), ("fast", "tf32")),
+    "mma_3xtf32": Choice("f32", SINGLE, (80, 999), ("fast", "tf32")),
+    "ffma": Choice("f32", SINGLE, (80, 999), ANY, DIRECTIONS),
+}
+
+
+def names(direction):
+    """The fast algorithms of a direction, fastest first."""
+    return tuple(name for name, choice in CHOICES.items() if direction in choice.directions)
+
+
+def refused(name, direction, problem, device, dtype=None):
+    """Why an algorithm cannot compute a problem on a device, or None. dtype: of the arrays ("bf16", ...)."""
+    choice = CHOICES[name]
+    dtype = dtype or WORDS.get(problem.dtype.name)
+    if device.arch == 0:
+        return "needs a GPU"
+    least, last = choice.arch
+    if not least <= device.arch <= last:
+        only = f"compute capability {least / 10}" + (" or later" if last > least else "")
+        return f"needs {only}, got {device.arch / 10}"
+    if dtype not in choice.arrays:
+        return f"needs {' or '.join(choice.arrays)} arrays, got {dtype or problem.dtype}"
+    if problem.padding_mode != "zeros":
+        return f"needs padding_mode='zeros', got {problem.padding_mode!r}"
+    if problem.groups > GROUPS:
+        return f"launches once a group, for at most {GROUPS}, got {problem.groups}"
+    try:
+        program = program_of(name, direction, problem, dtype, *contiguous_views(direction, problem))
+    except Refused as reason:
+        return str(reason)
+    most = max((step.kernel.shared for step in program.steps), default=0)
+    return (
+        f"needs {most} bytes of shared memory, the device has {device.shared}"
+        if most > device.shared
+        else None
+    )
+
+
+def unsuited(name, problem, precision):
+    """Why "auto" would rather not use an algorithm that accepts the problem, or None."""
+    choice = CHOICES[name]
+    if precision not in choice.precisions:
+        what = {"tf32": "is single-pass TF32", "f32": "is three TF32 products, not a direct sum"}[
+            choice.dtype
+        ]
+        need = " or ".join(repr(p) for p in choice.precisions)
+        return f"{what}: needs set_precision({need}), got {precision!r}"
+    return None
+
+
+def contiguous_views(direction, problem):
+    """Views of the two image stacks of a direction, as C-contiguous arrays in buffers of their usual names."""
+    first, second = {
+        "conv": ("x", "y"),
+        "conv_backward_input": ("dy", "dx"),
+        "conv_backward_weight": ("x", "dy"),
+    }[direction]
+    make = {
+        name: convolution.contiguous(name, problem.C, problem.size)
+        if name in ("x", "dx")
+        else convolution.contiguous(name, problem.K, problem.out)
+        for name in (first, second)
+    }
+    return make[first], make[second]
+
+
+def view(name, problem, strides):
+    """The View of a buffer with these strides in elements, for (N, channel, D, H, W)."""
+    channels, size = (problem.C, problem.size) if name in ("x", "dx") else (problem.K, problem.out)
+    return View(Pointer(name), channels, strides, size)
+
+
+@lru_cache(maxsize=4096)
+def program_of(name, direction, problem, dtype, first, second, bias=False):
+    """The Program of an algorithm, for Views of x and y, dy and dx, or x and dy. Raises Refused.
+
+    bias: whether a gradient of the input adds one, as a transposed convolution does.
+    """
+    kind = CHOICES[name].dtype or dtype
+    if direction == "conv_backward_weight":
+        if name == "ffma":
+            return convolution.ffma_weight(problem, first, second)
+        return convolution.wgmma_weight(problem, first, second, kind)
+    if direction == "conv":
+        sums = convolution.forward_sums(problem, first, second, BYTES[dtype])
+    else:
+        sums = convolution.backward_input_sums(problem, first, second, BYTES[dtype], bias)
+    if name == "ffma":
+        return convolution.ffma(sums)
+    return convolution.wgmma(sums, kind) if name.startswith("wgmma") else convolution.mma(sums, kind)
