@@ -62,6 +62,7 @@ def test_plan():
     x, w = fc.cuda.to_device(np.zeros((2, 3, 5, 5), np.float32)), np.zeros((4, 3, 3, 3), np.float32)
     plan = fc.plan("conv2d", x, fc.cuda.to_device(w))
     assert plan.algorithm == "simple" and plan.scratch_bytes == 0 and "im2col" in plan.refused
+    assert plan.refused["ffma"] == "needs a GPU"
     assert fc.cuda.plan("conv2d", w[:2], w) == fc.cuda.plan("conv2d", w[:2], w)
     for direction in ("conv2d", "conv1d_backward_input", "conv3d_backward_weight"):
         assert {"simple", "im2col"} <= set(fc.cuda.algorithms(direction))

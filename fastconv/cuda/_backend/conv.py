@@ -7,6 +7,7 @@ other samples.
 
 import math
 
+from .. import fast
 from .._arrays import Call
 from ..simple import conv as simple
 from ..simple import dense
@@ -154,14 +155,17 @@ def _columns_weight_scratch(kernels, problem, threads):
 
 
 TABLES["conv"] = (
+    *fast.rows("conv"),
     Algorithm("im2col", _anything, _only_named, _im2col_forward, _columns_scratch),
     Algorithm("simple", _anything, _always, simple.forward, _no_scratch),
 )
 TABLES["conv_backward_input"] = (
+    *fast.rows("conv_backward_input"),
     Algorithm("im2col", _anything, _only_named, _im2col_backward_input, _columns_scratch),
     Algorithm("simple", _anything, _always, simple.backward_input, _no_scratch),
 )
 TABLES["conv_backward_weight"] = (
+    *fast.rows("conv_backward_weight"),
     Algorithm("im2col", _anything, _only_named, _im2col_backward_weight, _columns_weight_scratch),
     Algorithm("simple", _anything, _always, simple.backward_weight, _weight_scratch),
 )

@@ -1,0 +1,146 @@
+"""The fast kernels as rows of the device's tables of convolution algorithms.
+
+A row accepts a problem when its kernels can be built for the current device and hold the problem (`select`).
+Running it costs the host a look-up and a launch a kernel; scratch (images in channels last, the packed
+weight, partial sums) comes from the caller's library, one allocation a call.
+
+Promises: the same inputs give the same bits on one kind of device (no atomics, sums in a fixed order); y and
+dx of a sample do not depend on the other samples. What is not finite stays within the sums that contain it,
+but an infinity that "3xtf32" splits comes out as NaN. Scratch grows with N where images have to be turned.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from .._algorithms import Algorithm
+from .._errors import DeviceError
+from . import _arrays, select
+from ._driver import Runner
+from .convolution import Refused
+from .simple import copy
+
+BYTE = np.dtype(np.uint8)
+OPERANDS = {
+    "conv": ("x", "weight", "bias", "y"),
+    "conv_backward_input": ("dy", "weight", "bias", "dx"),
+    "conv_backward_weight": ("dy", "x", "dweight"),
+}
+
+
+@lru_cache(maxsize=None)
+def runner(device):
+    """The `Runner` of a device, by its ordinal. Raises DeviceError."""
+    return Runner(device=device)
+
+
+def _current():
+    """(runner, `select.Device`) of the current device; (None, no device) where there is none to be driven."""
+    if _arrays.SIMULATOR:
+        return None, select.Device(0)
+    try:
+        found = runner(_arrays.current_device())
+    except DeviceError:
+        return None, select.Device(0)
+    return found, select.Device(found.arch, found.attributes["multiprocessors"], found.attributes["shared"])
+
+
+def _accepts(name, direction):
+    def accepts(problem):
+        machine, device = _current()
+        reason = select.refused(name, direction, problem, device)
+        if reason is None:
+            reason = _unbuildable(machine, _contiguous_program(name, direction, problem))
+        return reason
+
+    return accepts
+
+
+def _contiguous_program(name, direction, problem):
+    views = select.contiguous_views(direction, problem)
+    return select.program_of(name, direction, problem, select.WORDS[problem.dtype.name], *views)
+
+
+def _unbuildable(machine, program):
+    """Why the kernels of a program cannot be built here, or None: a toolchain may lack a part."""
+    try:
+        for step in program.steps:
+            machine.handle(step.kernel)
+    except Exception as error:  # whatever a half installed toolchain raises, simpler kernels remain
+        return f"could not be built: {type(error).__name__}: {error}"
+    return None
+
+
+def _suits(name):
+    return lambda problem, precision: select.unsuited(name, problem, precision)
+
+
+def _scratch(name, direction):
+    return lambda kernels, problem, threads: _contiguous_program(name, direction, problem).scratch_bytes
+
+
+@lru_cache(maxsize=4096)
+def _prepared(device, name, direction, problem, dtype, strides, bias):
+    """A program made ready for images with these strides (in elements), in the order of `contiguous_views`."""
+    names = [view.pointer.name for view in select.contiguous_views(direction, problem)]
+    views = [select.view(n, problem, s) for n, s in zip(names, strides)]
+    program = select.program_of(name, direction, problem, dtype, *views, bias)
+    return runner(device).prepare(program)
+
+
+def _readable(call, array):
+    """The array, or a contiguous copy where addresses or strides do not suit 16-byte reads of whole
+    elements.
+    """
+    if array is None or (array.pointer % 16 == 0 and all(s % array.itemsize == 0 for s in array.strides)):
+        return array
+    made = call.scratch(array.shape, array.dtype)
+    copy.gather(call, array, made)
+    return made
+
+
+def _run(name, direction):
+    operands = OPERANDS[direction]
+    images = ("x", "dy") if direction == "conv_backward_weight" else (operands[0], operands[-1])
+
+    def run(call, problem, *arrays):
+        named = {n: _readable(call, a) for n, a in zip(operands, arrays)}
+        for n in ("weight", "bias"):
+            named[n] = call.contiguous(named.get(n))
+        bias = named["bias"] is not None
+        dtype = select.WORDS[problem.dtype.name]
+
+        def prepared():
+            strides = tuple(tuple(s // named[n].itemsize for s in named[n].strides) for n in images)
+            return _prepared(call.device, name, direction, problem, dtype, strides, bias)
+
+        try:
+            program = prepared()
+        except Refused:  # strides that leave 32-bit indices: a dense copy does not
+            named[images[0]] = call.contiguous(named[images[0]])
+            named["dy"] = call.contiguous(named.get("dy"))
+            program = prepared()
+        addresses = {n: a.pointer for n, a in named.items() if a is not None}
+        total = program.program.scratch_bytes
+        if total:
+            # 256 bytes more, so that buffers start on a multiple of that wherever the allocation starts
+            room = call.scratch((total + 256,), BYTE)
+            start = -(-room.pointer // 256) * 256
+            for buffer, nbytes in program.program.scratch:
+                addresses[buffer] = start
+                start += nbytes
+        with _arrays.on_device(call.device):
+            program(addresses, call.stream)
+
+    return run
+
+
+def rows(direction):
+    """The `Algorithm`s of a direction, fastest first, to be put in front of the simple ones."""
+    return tuple(
+        Algorithm(
+            name, _accepts(name, direction), _suits(name), _run(name, direction), _scratch(name, direction)
+        )
+        for name in select.names(direction)
+        if set(select.CHOICES[name].arrays) & set(select.SINGLE)
+    )
