@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from . import _arithmetic as arithmetic
+
 # ---- readers -----------------------------------------------------------------------------------------------
 
 
@@ -152,22 +154,28 @@ def stratified_split(x, y, fraction, rng=None):
     need_arrays("stratified_split", x=x, y=y)
     if len(x) != len(y):
         raise ValueError(f"stratified_split: x has {len(x)} samples, y {len(y)} (need as many)")
-    if y.ndim != 1 or y.dtype.kind not in "iu":
+    if y.ndim != 1 or arithmetic.kind(y) not in "iu":
         raise ValueError(
             f"stratified_split: y has shape {y.shape} and dtype {y.dtype} (need integers, one axis)"
         )
     if not 0 < fraction < 1:
         raise ValueError(f"stratified_split: fraction is {fraction} (need 0 < fraction < 1)")
     rng = np.random.default_rng(rng)
-    counts = np.unique(y, return_counts=True)[1]
+    labels = arithmetic.to_host(y)
+    counts = np.unique(labels, return_counts=True)[1]
     take = np.floor(fraction * counts).astype(int)
     # The classes whose share was rounded down most get one more, until the total is right.
     rest = math.ceil(fraction * len(y)) - take.sum()
     take[np.argsort(take - fraction * counts, kind="stable")[:rest]] += 1
     second = np.zeros(len(y), bool)
-    for label, size in zip(np.unique(y), take):
-        second[rng.permutation(np.flatnonzero(y == label))[:size]] = True
-    return (x[~second], y[~second]), (x[second], y[second])
+    for label, size in zip(np.unique(labels), take):
+        second[rng.permutation(np.flatnonzero(labels == label))[:size]] = True
+    return tuple(_rows(x, y, np.flatnonzero(part)) for part in (~second, second))
+
+
+def _rows(x, y, order):
+    """(x[order], y[order]), wherever they live."""
+    return tuple(arithmetic.take(array, arithmetic.order_like(array, order)) for array in (x, y))
 
 
 def batches(x, y, batch_size=64, *, shuffle=False, rng=None, drop_last=False):
@@ -181,13 +189,14 @@ def batches(x, y, batch_size=64, *, shuffle=False, rng=None, drop_last=False):
     if batch_size < 1:
         raise ValueError(f"batches: batch_size is {batch_size} (need >= 1)")
     order = np.random.default_rng(rng).permutation(len(x)) if shuffle else None
+    orders = [None if order is None else arithmetic.order_like(array, order) for array in (x, y)]
     end = len(x) - len(x) % batch_size if drop_last else len(x)
 
     def generate():
         for start in range(0, end, batch_size):
             part = slice(start, min(start + batch_size, end))
-            part = part if order is None else order[part]
-            yield x[part], y[part]
+            rows = [part if order is None else order[part] for order in orders]
+            yield arithmetic.take(x, rows[0]), arithmetic.take(y, rows[1])
 
     return generate()
 

@@ -3,12 +3,18 @@
 `step()` changes every parameter's `.data` in place from its `.grad`; one whose `.grad` is None is left alone.
 `weight_decay` adds weight_decay * data to the gradient (L2 regularisation). Options are attributes
 (`optimizer.lr`) and may be changed between steps. Everything is computed in the parameter's dtype, element by
-element.
+element, where the parameter lives.
+
+The equations are the small functions in front of each class, rules for `_arithmetic.apply`: they compute the
+new value of one element, or of a piece of an array, and the same text runs on the host and on a device.
 """
 
 import numpy as np
 
+from . import _arithmetic as arithmetic
 from .nn.module import Parameter
+
+sqrt = np.sqrt  # what rules call; on a device they get another one
 
 
 class Optimizer:
@@ -52,7 +58,7 @@ class Optimizer:
             if parameter.grad is not None:
                 gradient = parameter.grad
                 if self.weight_decay:
-                    gradient = gradient + self.weight_decay * parameter.data
+                    gradient = arithmetic.add(gradient, parameter.data, float(self.weight_decay))
                 self._update(parameter.data, gradient, state)
 
     def _update(self, data, gradient, state):
@@ -65,7 +71,7 @@ class Optimizer:
             "kind": type(self).__name__,
             "options": {name: getattr(self, name) for name in self._options},
             "state": {
-                f"{index}.{name}": np.array(array)
+                f"{index}.{name}": np.array(arithmetic.to_host(array))
                 for index, arrays in enumerate(self._state)
                 for name, array in arrays.items()
             },
@@ -93,13 +99,16 @@ class Optimizer:
                     f"{name}.load_state_dict: {key!r} is no array of {name} (need {self.arrays})"
                 )
             data, array = self.params[int(index)].data, np.asarray(array)
-            shape = () if item == "step" else data.shape
+            shape = () if item == "step" else tuple(data.shape)
             if array.shape != shape or array.dtype.kind not in "fiu":
                 raise ValueError(
                     f"{name}.load_state_dict: {key!r} has shape {array.shape} and dtype {array.dtype} "
                     f"(need shape {shape}, real numbers)"
                 )
-            arrays[int(index)][item] = np.array(array, dtype=np.int64 if item == "step" else data.dtype)
+            if item == "step":
+                arrays[int(index)][item] = np.array(array, np.int64)
+            else:
+                arrays[int(index)][item] = arithmetic.like(data, np.array(array, arithmetic.dtype(data)))
         for option, value in state["options"].items():
             setattr(self, option, tuple(value) if isinstance(value, (list, tuple)) else value)
         self._state = arrays
@@ -108,6 +117,20 @@ class Optimizer:
         return (
             f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)}' for name in self._options)})"
         )
+
+
+def _descend(data, gradient, rate):
+    return (data - rate * gradient,)
+
+
+def _descend_heavily(data, velocity, gradient, rate, momentum):
+    velocity = velocity * momentum + gradient
+    return data - rate * velocity, velocity
+
+
+def _descend_ahead(data, velocity, gradient, rate, momentum):
+    velocity = velocity * momentum + gradient
+    return data - rate * (gradient + momentum * velocity), velocity
 
 
 class SGD(Optimizer):
@@ -125,15 +148,17 @@ class SGD(Optimizer):
         super().__init__(params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
 
     def _update(self, data, gradient, state):
-        if self.momentum:
-            if "momentum" not in state:
-                state["momentum"] = np.array(gradient)
-            else:
-                state["momentum"] *= self.momentum
-                state["momentum"] += gradient
-            velocity = state["momentum"]
-            gradient = gradient + self.momentum * velocity if self.nesterov else velocity
-        data -= float(self.lr) * gradient
+        if not self.momentum:
+            arithmetic.apply(_descend, [data], [gradient], [self.lr])
+            return
+        velocity = _slot(state, "momentum", data)  # of 0: the first velocity is the gradient
+        rule = _descend_ahead if self.nesterov else _descend_heavily
+        arithmetic.apply(rule, [data, velocity], [gradient], [self.lr, self.momentum])
+
+
+def _adagrad(data, total, gradient, rate, eps):
+    total = total + gradient * gradient
+    return data - rate * gradient / (sqrt(total) + eps), total
 
 
 class Adagrad(Optimizer):
@@ -159,8 +184,14 @@ class Adagrad(Optimizer):
     def _update(self, data, gradient, state):
         total = _slot(state, "sum", data, self.initial_accumulator_value)
         step = _count_step(state)
-        total += gradient * gradient
-        data -= float(self.lr) / (1 + (step - 1) * self.lr_decay) * gradient / (np.sqrt(total) + self.eps)
+        rate = float(self.lr) / (1 + (step - 1) * self.lr_decay)
+        arithmetic.apply(_adagrad, [data, total], [gradient], [rate, self.eps])
+
+
+def _adadelta(data, square, update, gradient, rate, rho, rest, eps):
+    square = square * rho + rest * (gradient * gradient)
+    delta = gradient * sqrt(update + eps) / sqrt(square + eps)
+    return data - rate * delta, square, update * rho + rest * (delta * delta)
 
 
 class Adadelta(Optimizer):
@@ -178,10 +209,32 @@ class Adadelta(Optimizer):
 
     def _update(self, data, gradient, state):
         square, update = _slot(state, "square", data), _slot(state, "update", data)
-        _average(square, gradient * gradient, self.rho)
-        delta = gradient * np.sqrt(update + self.eps) / np.sqrt(square + self.eps)
-        _average(update, delta * delta, self.rho)
-        data -= float(self.lr) * delta
+        numbers = self.lr, self.rho, 1 - self.rho, self.eps
+        arithmetic.apply(_adadelta, [data, square, update], [gradient], numbers)
+
+
+def _rmsprop(data, square, gradient, rate, alpha, rest, eps):
+    square = square * alpha + rest * (gradient * gradient)
+    return data - rate * (gradient / (sqrt(square) + eps)), square
+
+
+def _rmsprop_centered(data, square, mean, gradient, rate, alpha, rest, eps):
+    square = square * alpha + rest * (gradient * gradient)
+    mean = mean * alpha + rest * gradient
+    return data - rate * (gradient / (sqrt(square - mean * mean) + eps)), square, mean
+
+
+def _rmsprop_heavily(data, square, velocity, gradient, rate, alpha, rest, eps, momentum):
+    square = square * alpha + rest * (gradient * gradient)
+    velocity = velocity * momentum + gradient / (sqrt(square) + eps)
+    return data - rate * velocity, square, velocity
+
+
+def _rmsprop_centered_heavily(data, square, mean, velocity, gradient, rate, alpha, rest, eps, momentum):
+    square = square * alpha + rest * (gradient * gradient)
+    mean = mean * alpha + rest * gradient
+    velocity = velocity * momentum + gradient / (sqrt(square - mean * mean) + eps)
+    return data - rate * velocity, square, mean, velocity
 
 
 class RMSprop(Optimizer):
@@ -205,19 +258,29 @@ class RMSprop(Optimizer):
         )
 
     def _update(self, data, gradient, state):
-        square = _slot(state, "square", data)
-        _average(square, gradient * gradient, self.alpha)
+        changed, numbers = [data, _slot(state, "square", data)], [self.lr, self.alpha, 1 - self.alpha, self.eps]
         if self.centered:
-            mean = _slot(state, "mean", data)
-            _average(mean, gradient, self.alpha)
-            square = square - mean * mean
-        delta = gradient / (np.sqrt(square) + self.eps)
+            changed.append(_slot(state, "mean", data))
         if self.momentum:
-            velocity = _slot(state, "momentum", data)
-            velocity *= self.momentum
-            velocity += delta
-            delta = velocity
-        data -= float(self.lr) * delta
+            changed.append(_slot(state, "momentum", data))
+            numbers.append(self.momentum)
+        rule = RMSPROP[bool(self.centered), bool(self.momentum)]
+        arithmetic.apply(rule, changed, [gradient], numbers)
+
+
+# (centered, with momentum) -> rule
+RMSPROP = {
+    (False, False): _rmsprop,
+    (True, False): _rmsprop_centered,
+    (False, True): _rmsprop_heavily,
+    (True, True): _rmsprop_centered_heavily,
+}
+
+
+def _adam(data, mean, square, gradient, rate, beta1, rest1, beta2, rest2, growth, eps):
+    mean = mean * beta1 + rest1 * gradient
+    square = square * beta2 + rest2 * (gradient * gradient)
+    return data - rate * mean / (sqrt(square) / growth + eps), mean, square
 
 
 class Adam(Optimizer):
@@ -238,18 +301,15 @@ class Adam(Optimizer):
     def _update(self, data, gradient, state):
         mean, square = _slot(state, "mean", data), _slot(state, "square", data)
         step, (beta1, beta2) = _count_step(state), self.betas
-        _average(mean, gradient, beta1)
-        _average(square, gradient * gradient, beta2)
-        root = np.sqrt(square)
-        root /= (1 - beta2**step) ** 0.5
-        root += self.eps
-        data -= float(self.lr) / (1 - beta1**step) * mean / root
+        rate, growth = float(self.lr) / (1 - beta1**step), (1 - beta2**step) ** 0.5
+        numbers = rate, beta1, 1 - beta1, beta2, 1 - beta2, growth, self.eps
+        arithmetic.apply(_adam, [data, mean, square], [gradient], numbers)
 
 
 def _slot(state, name, data, value=0):
     """The array `name` of a parameter's state, like `data`; created full of `value`."""
     if name not in state:
-        state[name] = np.full_like(data, value)
+        state[name] = arithmetic.full_like(data, value)
     return state[name]
 
 
@@ -258,12 +318,6 @@ def _count_step(state):
     step = int(state.get("step", 0)) + 1
     state["step"] = np.array(step, np.int64)
     return step
-
-
-def _average(average, value, decay):
-    """average = decay * average + (1 - decay) * value, in place."""
-    average *= decay
-    average += (1 - decay) * value
 
 
 def _below_one(name, option, value, inclusive=False):

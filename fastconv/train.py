@@ -3,6 +3,11 @@
 Same seed, same bits: everything random in a run comes from the seed of `fit` and the generators of the
 model's own layers, and both are part of a checkpoint, so that a resumed run ends with the bits of an
 uninterrupted one. Progress goes to standard error.
+
+A model that was moved to a device (`model.to("cuda")`) is trained on data that live there too
+(`fastconv.cuda.to_device`). Nothing is then copied from step to step: batches are gathered on the device by an
+order that is copied once an epoch, the optimiser updates in place, and losses are read when the epoch is over,
+as are the range checks of targets.
 """
 
 import contextlib
@@ -15,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import _arithmetic as arithmetic
 from . import io, nn, optim
 from .data import batches, need_arrays, stratified_split
 
@@ -44,7 +50,7 @@ def steps(*at, factor=0.1):
 
 
 class Evaluation(NamedTuple):
-    """Mean loss, share of right answers (None where there are no classes), outputs."""
+    """Mean loss, share of right answers (None where there are no classes), outputs (on the host)."""
 
     loss: float
     accuracy: float | None
@@ -59,17 +65,18 @@ class Evaluation(NamedTuple):
 def evaluate(model, data, *, criterion=None, batch_size=256):
     """Predict `data = (x, y)` in batches; returns an `Evaluation`.
 
-    `criterion` defaults to `nn.CrossEntropyLoss()`; its losses must be means.
+    `criterion` defaults to `nn.CrossEntropyLoss()`; its losses must be means. Data and model may be on a
+    device; the outputs are copied from there at the end.
     """
     x, y = _pair(data, "evaluate")
     criterion = nn.CrossEntropyLoss() if criterion is None else criterion
-    outputs, total = [], 0.0
-    for part, target in batches(x, y, batch_size):
-        outputs.append(model(part))
-        total += float(criterion(outputs[-1], target)[0]) * len(part)
-    outputs = np.concatenate(outputs)
-    right = _right(outputs, y)
-    return Evaluation(total / len(x), None if right is None else right / len(x), outputs)
+    outputs, tally = [], _Tally()
+    with arithmetic.deferred_checks(x):
+        for part, target in batches(x, y, batch_size):
+            outputs.append(model(part))
+            tally.add(criterion(outputs[-1], target)[0], outputs[-1], target)
+    loss, accuracy = tally.means()
+    return Evaluation(loss, accuracy, arithmetic.to_host(arithmetic.concatenate(outputs)))
 
 
 def confusion_matrix(target, prediction, classes=None):
@@ -80,11 +87,29 @@ def confusion_matrix(target, prediction, classes=None):
     return counts
 
 
-def _right(outputs, y):
-    """How many outputs have their maximum at the class that `y` names; None where `y` names no classes."""
-    if outputs.ndim == 2 and y.ndim == 1 and y.dtype.kind in "iu":
-        return int(np.count_nonzero(outputs.argmax(axis=1) == y))
-    return None
+class _Tally:
+    """Sums over batches: of the mean losses times the samples, and of right answers where `y` names classes.
+
+    On a device the numbers of every batch stay there until the sums are asked for.
+    """
+
+    def __init__(self):
+        self.batches = []  # (mean loss, right answers or None, samples)
+
+    def add(self, loss, outputs, y):
+        right = None
+        if outputs.ndim == 2 and y.ndim == 1 and arithmetic.kind(y) in "iu":
+            right = arithmetic.count_right(outputs, y)
+        self.batches.append((loss, right, len(outputs)))
+
+    def means(self):
+        """(mean loss, share of right answers or None) over all samples."""
+        total, hits, count = 0.0, 0, 0
+        for loss, right, samples in self.batches:
+            total += float(arithmetic.number(loss)) * samples
+            hits = None if hits is None or right is None else hits + int(arithmetic.number(right))
+            count += samples
+        return total / count, None if hits is None else hits / count
 
 
 def _pair(data, who):
@@ -193,21 +218,22 @@ def fit(
     ):
         try:
             while len(run.history) < epochs and not run.stopped:
-                start, epoch, loss, right, count = time.perf_counter(), len(run.history), 0.0, 0, 0
-                for number, (part, target) in enumerate(batches(x, y, batch_size, shuffle=True, rng=run.rng)):
-                    if schedule is not None:
-                        optimizer.lr = run.lr * schedule((epoch + number / per_epoch) / epochs)
-                    part = part if augment is None else augment(part, run.rng)
-                    batch_loss, output = _step(model, criterion, optimizer, part, target)
-                    loss += batch_loss * len(part)
-                    right = None if right is None or (hit := _right(output, target)) is None else right + hit
-                    count += len(part)
-                    bar.advance()
-                    check()
+                start, epoch, tally = time.perf_counter(), len(run.history), _Tally()
+                with arithmetic.deferred_checks(x):
+                    parts = batches(x, y, batch_size, shuffle=True, rng=run.rng)
+                    for number, (part, target) in enumerate(parts):
+                        if schedule is not None:
+                            optimizer.lr = run.lr * schedule((epoch + number / per_epoch) / epochs)
+                        part = part if augment is None else augment(part, run.rng)
+                        loss, output = _step(model, criterion, optimizer, part, target)
+                        tally.add(loss, output, target)
+                        bar.advance()
+                        check()
+                loss, accuracy = tally.means()
                 entry = dict(
                     epoch=epoch + 1,
-                    loss=loss / count,
-                    accuracy=None if right is None else right / count,
+                    loss=loss,
+                    accuracy=accuracy,
                     val_loss=None,
                     val_accuracy=None,
                     lr=optimizer.lr,
@@ -236,18 +262,20 @@ def _step(model, criterion, optimizer, x, target):
     model.zero_grad()
     backward(gradient)
     optimizer.step()
-    return float(loss), output
+    return loss, output
 
 
 def _hold_back(x, y, fraction, rng):
     """`data` without the validation part, and that part."""
-    if y.ndim == 1 and y.dtype.kind in "iu":
+    if y.ndim == 1 and arithmetic.kind(y) in "iu":
         return stratified_split(x, y, fraction, rng)
     if not 0 < fraction < 1:
         raise ValueError(f"fit: validation is {fraction} (need 0 < validation < 1)")
     order = rng.permutation(len(x))
-    first, second = np.split(order, [len(x) - math.ceil(fraction * len(x))])
-    return (x[first], y[first]), (x[second], y[second])
+    parts = np.split(order, [len(x) - math.ceil(fraction * len(x))])
+    return tuple(
+        tuple(arithmetic.take(array, arithmetic.order_like(array, part)) for array in (x, y)) for part in parts
+    )
 
 
 class _Run:

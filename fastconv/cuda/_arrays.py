@@ -239,7 +239,7 @@ def _dtype(op, dtype):
     dtype = np.dtype(dtype)
     if not dtype.isnative:
         raise TypeError(f"{op}: an array on the device has dtype {dtype.str}, need the native byte order")
-    return BFLOAT16 if dtype.str == "<V2" else dtype
+    return BFLOAT16 if dtype.str == "|V2" else dtype  # how torch writes it
 
 
 def _address(array):

@@ -1,9 +1,9 @@
 """Layers made of layers: Sequential, Residual, Parallel; and Flatten, which only changes the shape."""
 
+import functools
 import math
 
-import numpy as np
-
+from .. import _arithmetic as arithmetic
 from .module import Module
 
 
@@ -90,7 +90,7 @@ class Residual(Module):
             raise ValueError(
                 f"Residual: main gives shape {y.shape}, the shortcut {skipped.shape} (need equal shapes)"
             )
-        return y + skipped
+        return arithmetic.add(y, skipped)
 
     def predict(self, x):
         return self._sum(self.main.predict(x), x if self.shortcut is None else self.shortcut.predict(x))
@@ -98,9 +98,9 @@ class Residual(Module):
     def forward(self, x):
         y, main = self.main.forward(x)
         if self.shortcut is None:
-            return self._sum(y, x), lambda dy: main(dy) + dy
+            return self._sum(y, x), lambda dy: arithmetic.add(main(dy), dy)
         skipped, shortcut = self.shortcut.forward(x)
-        return self._sum(y, skipped), lambda dy: main(dy) + shortcut(dy)
+        return self._sum(y, skipped), lambda dy: arithmetic.add(main(dy), shortcut(dy))
 
 
 class Parallel(_Container):
@@ -111,12 +111,12 @@ class Parallel(_Container):
     """
 
     def _join(self, outputs):
-        if len({(y.shape[0], *y.shape[2:]) for y in outputs}) != 1:
+        if len({(y.shape[0], *tuple(y.shape)[2:]) for y in outputs}) != 1:
             raise ValueError(
                 f"Parallel: the branches give shapes {', '.join(str(y.shape) for y in outputs)} "
                 "(need at least one, equal on all axes but 1)"
             )
-        return np.concatenate(outputs, axis=1)
+        return arithmetic.concatenate(outputs, axis=1)
 
     def predict(self, x):
         return self._join([branch.predict(x) for branch in self])
@@ -124,12 +124,12 @@ class Parallel(_Container):
     def forward(self, x):
         pairs = [branch.forward(x) for branch in self]
         y = self._join([output for output, _ in pairs])
-        ends = np.cumsum([output.shape[1] for output, _ in pairs])[:-1]
+        sizes = [output.shape[1] for output, _ in pairs]
         steps = [step for _, step in pairs]  # all that the closure keeps: the outputs go
 
         def backward(dy):
-            parts = np.split(dy, ends, axis=1)
-            return sum((step(part) for step, part in zip(steps[1:], parts[1:])), start=steps[0](parts[0]))
+            gradients = (step(part) for step, part in zip(steps, arithmetic.split(dy, sizes, axis=1)))
+            return functools.reduce(arithmetic.add, gradients)
 
         return y, backward
 
@@ -152,11 +152,12 @@ class Flatten(Module):
                 "(need existing axes in order)"
             )
         start, end = axes[self.start_dim], axes[self.end_dim] + 1
-        return x.reshape(*x.shape[:start], math.prod(x.shape[start:end]), *x.shape[end:])
+        shape = tuple(x.shape)
+        return arithmetic.reshape(x, (*shape[:start], math.prod(shape[start:end]), *shape[end:]))
 
     def forward(self, x):
-        shape = x.shape
-        return self.predict(x), lambda dy: dy.reshape(shape)
+        shape = tuple(x.shape)
+        return self.predict(x), lambda dy: arithmetic.reshape(dy, shape)
 
     def extra_repr(self):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

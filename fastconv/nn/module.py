@@ -8,6 +8,8 @@ import threading
 
 import numpy as np
 
+from .. import _arithmetic as arithmetic
+
 
 class Lock:
     """A `threading.Lock` that may be copied and pickled with its owner: the copy gets a lock of its own."""
@@ -65,13 +67,13 @@ class Parameter:
         """
         if gradient is None:
             return
-        if gradient.shape != self.data.shape:
+        if tuple(gradient.shape) != tuple(self.data.shape):
             raise ValueError(
                 f"Parameter.accumulate: gradient has shape {gradient.shape}, "
                 f"the parameter {self.data.shape} (need equal shapes)"
             )
         with self._lock:
-            self.grad = gradient if self.grad is None else self.grad + gradient
+            self.grad = gradient if self.grad is None else arithmetic.add(self.grad, gradient)
 
     def zero_grad(self):
         """Forget the gradient: `.grad` becomes None."""

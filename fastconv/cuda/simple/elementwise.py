@@ -92,9 +92,21 @@ def _maxout_backward(dy, indices, dx, wrong):
 
 
 @kernel
-def _add(a, b, y):
+def _add(a, b, factor, y):
+    """y = a + factor * b."""
     for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
-        y[i] = a[i] + b[i]
+        y[i] = a[i] + factor * b[i]
+
+
+@kernel
+def _hits(x, classes, y):
+    """y[0, n] = 1 where the first maximum of x[n], a NaN before all others, is at the class named, else 0."""
+    for n in range(cuda.grid(1), x.shape[0], cuda.gridsize(1)):
+        best, first = x[n, 0], 0
+        for c in range(1, x.shape[1]):
+            if x[n, c] > best or (x[n, c] != x[n, c] and best == best):
+                best, first = x[n, c], c
+        y[0, n] = 1 if first == classes[n] else 0
 
 
 def activation(call, name, x, y, parameter):
@@ -118,5 +130,9 @@ def maxout_backward(call, dy, indices, dx, wrong):
     _maxout_backward.launch(call, dy.size, dy, indices, dx, wrong)
 
 
-def add(call, a, b, y):
-    _add.launch(call, y.size, a.flat(), b.flat(), y.flat())
+def add(call, a, b, factor, y):
+    _add.launch(call, y.size, a.flat(), b.flat(), float(factor), y.flat())
+
+
+def hits(call, x, classes, y):
+    _hits.launch(call, y.size, x, classes, y)

@@ -1,0 +1,105 @@
+"""What `fastconv._arithmetic` does with arrays on a device: sums, joins, parts, rows, elementwise rules."""
+
+import numpy as np
+
+from .. import _arrays
+from .._arrays import Call
+from ..simple import copy as copies
+from ..simple import elementwise, reduce, rules
+
+
+def add(a, b, factor):
+    call = Call("add", a, b)
+    a, b = map(call.contiguous, call.arrays)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise ValueError(f"add: {a.dtype} {a.shape} and {b.dtype} {b.shape} (need one shape and dtype)")
+    y = call.empty(a.shape, a.dtype)
+    elementwise.add(call, a, b, factor, y)
+    return y.owner
+
+
+def concatenate(arrays, axis):
+    call = Call("concatenate", *arrays)
+    sizes = [array.shape[axis] for array in call.arrays]
+    shape = list(call.arrays[0].shape)
+    shape[axis] = sum(sizes)
+    y = call.empty(tuple(shape), call.arrays[0].dtype)
+    for array, target in zip(call.arrays, _parts(y, sizes, axis)):
+        copies.scatter(call, call.contiguous(array), target)
+    return y.owner
+
+
+def split(array, sizes, axis):
+    call = Call("split", array)
+    made = []
+    for part in _parts(call.arrays[0], sizes, axis):
+        made.append(call.empty(part.shape, part.dtype))
+        copies.gather(call, part, made[-1])
+    return [part.owner for part in made]
+
+
+def _parts(array, sizes, axis):
+    start = 0
+    for size in sizes:
+        shape = (*array.shape[:axis], size, *array.shape[axis + 1 :])
+        yield array.view(shape, array.strides).moved(start * array.strides[axis])
+        start += size
+
+
+def reshape(array, shape):
+    call = Call("reshape", array)
+    (described,) = call.arrays
+    if not described.contiguous:
+        made = call.empty(described.shape, described.dtype)
+        copies.gather(call, described, made)
+        array = made.owner
+    return array.reshape(shape)
+
+
+def order(array, rows):
+    return _arrays.to_device(np.ascontiguousarray(rows, np.int64))
+
+
+def take(array, rows):
+    call = Call("take", array, rows)
+    x, rows = map(call.contiguous, call.arrays)
+    y = call.empty((rows.size, *x.shape[1:]), x.dtype)
+    copies.take(call, x, rows.flat(), y)
+    return y.owner
+
+
+def full_like(array, value):
+    call = Call("full_like", array)
+    y = call.empty(call.arrays[0].shape, call.arrays[0].dtype)
+    copies.fill(call, y, value)
+    return y.owner
+
+
+def copy(array):
+    call = Call("copy", array)
+    y = call.empty(call.arrays[0].shape, call.arrays[0].dtype)
+    copies.gather(call, call.arrays[0], y)
+    return y.owner
+
+
+def count_right(outputs, classes):
+    call = Call("count_right", outputs, classes)
+    outputs, classes = map(call.contiguous, call.arrays)
+    hits = call.scratch((1, outputs.shape[0]), np.dtype(np.int64))
+    elementwise.hits(call, outputs, classes.flat(), hits)
+    total = call.empty((), np.dtype(np.int64))
+    reduce.rows(call, hits, total.view((1,)))
+    return total.owner
+
+
+def apply(rule, changed, read, numbers):
+    call = Call(rule.__name__, *changed, *read)
+    arrays = []
+    for array in call.arrays[: len(changed)]:
+        if not array.contiguous:
+            raise ValueError(f"{rule.__name__}: a parameter has strides {array.strides}, need a contiguous one")
+        arrays.append(array)
+    arrays += map(call.contiguous, call.arrays[len(changed) :])
+    if len({(array.shape, array.dtype) for array in arrays}) > 1:
+        raise ValueError(f"{rule.__name__}: arrays of several shapes or dtypes (need one)")
+    rules.apply(call, rule, len(changed), arrays, tuple(map(float, numbers)))
