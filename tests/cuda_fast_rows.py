@@ -11,7 +11,9 @@ from emulator import Device
 from test_cuda_kernels import run
 
 import fastconv as fc
+from fastconv import testing
 from fastconv.cuda import fast, select
+from fastconv.testing import bounds
 
 
 class Machine:
@@ -20,7 +22,7 @@ class Machine:
     Takes every kernel, runs programs in the emulator on the caller's memory.
     """
 
-    ran = []
+    ran, arch = [], 90
 
     def handle(self, kernel):
         return kernel
@@ -62,6 +64,7 @@ def machine(monkeypatch):
     yield made
     TABLES._choose.cache_clear()
     fast._prepared.cache_clear()
+    fast._ready.cache_clear()
 
 
 rng = np.random.default_rng(0)
@@ -141,3 +144,45 @@ def test_kernels_that_cannot_be_built_are_refused(machine, monkeypatch):
 def test_an_empty_batch_is_left_to_simple_kernels():
     empty = fc.cuda.to_device(X[:0])
     assert fc.cuda.plan("conv2d", empty, W).algorithm == "simple"
+
+
+def test_depthwise(monkeypatch):
+    w = W[:, :1]
+    x = X[:, :5]
+    y = fc.conv2d(x, w, B, groups=5, activation="relu")
+    sizes(monkeypatch, x=x, weight=w, bias=B, y=y)
+    found = fc.cuda.conv2d(*map(fc.cuda.to_device, (x, w, B)), groups=5, activation="relu")
+    assert (fc.cuda.to_host(found) == y).all() and Machine.ran[0][0].startswith("depthwise_3x2")
+
+
+def test_memory_bound(monkeypatch):
+    x = fc.cuda.to_device(X)
+    sizes(monkeypatch, x=X, out=X)
+    assert (fc.cuda.to_host(fc.cuda.relu(x)) == fc.relu(X)).all()
+    sizes(monkeypatch, dy=X, y=X, out=X)
+    assert (fc.cuda.to_host(fc.cuda.relu_backward(x, x)) == fc.relu_backward(X, X)).all()
+    y, at = fc.max_pool2d(X, 2, return_indices=True)
+    sizes(monkeypatch, x=X, y=y, indices=at)
+    found = fc.cuda.max_pool2d(x, 2, return_indices=True)
+    assert all((fc.cuda.to_host(a) == b).all() for a, b in zip(found, (y, at)))
+    assert [names[0].split("_")[0] for names in Machine.ran] == ["relu", "relu", "max"]
+
+
+def test_softmax_and_cross_entropy(monkeypatch):
+    rows = X.reshape(-1, 8)
+    sizes(monkeypatch, x=rows, y=rows)
+    y = fc.cuda.to_host(fc.cuda.softmax(fc.cuda.to_device(rows)))
+    limit = bounds.softmax(rows.astype(np.float64), 1, False, np.float32)
+    testing.compare(y, fc.reference.softmax(rows.astype(np.float64)), limit)
+    target = np.arange(len(rows)) % 8
+    target[3] = -100
+    scores, labels = fc.cuda.to_device(rows), fc.cuda.to_device(target)
+    losses = np.empty(len(rows), np.float32)
+    sizes(monkeypatch, x=rows, target=target, count=losses[:1], losses=losses, dx=rows)
+    loss, dx = map(fc.cuda.to_host, fc.cuda.softmax_cross_entropy(scores, labels))
+    expected = fc.reference.softmax_cross_entropy(rows.astype(np.float64), target)
+    hot = np.eye(8)[target % 8] * (target >= 0)[:, None]
+    limits = bounds.cross_entropy(rows.astype(np.float64), hot, "mean", len(rows) - 1, np.float32)
+    testing.compare(loss, expected[0], limits[0])
+    testing.compare(dx, expected[1], limits[1])
+    assert [names[0].rpartition("_")[0] for names in Machine.ran] == ["softmax", "cross_entropy"]

@@ -340,7 +340,8 @@ def _table():
     add("select", _predicated("selp.b32 $0, $1, $2, p;", 3), "r", "rrr", pure=True)
     add("choose", _predicated("selp.f32 $0, $1, $2, p;", 3), "f", "ffr", pure=True)
     add("maximum", "max.NaN.f32 $0, $1, $2;", "f", "ff", pure=True)
-    add("larger", "{ .reg .pred p; setp.gt.f32 p, $1, $2; selp.u32 $0, 1, 0, p; }", "r", "ff", pure=True)
+    # a > b, or either is NaN
+    add("above", "{ .reg .pred p; setp.gtu.f32 p, $1, $2; selp.u32 $0, 1, 0, p; }", "r", "ff", pure=True)
     add(
         "rounded_tf32",
         "{ .reg .b32 a; add.u32 a, $1, 0x1000; and.b32 $0, a, 0xffffe000; }",

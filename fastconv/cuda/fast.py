@@ -15,7 +15,7 @@ import numpy as np
 
 from .._algorithms import Algorithm
 from .._errors import DeviceError
-from . import _arrays, select
+from . import _arrays, memory_bound, select
 from ._driver import Runner
 from .convolution import Refused
 from .simple import copy
@@ -135,9 +135,91 @@ def _run(name, direction):
     return run
 
 
+# -- memory-bound kernels ------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def _ready(device, program):
+    """A program made ready for a device, or None if its kernels cannot be built."""
+    machine, _ = _current()
+    if machine is None or machine.arch < 80 or _unbuildable(machine, program) is not None:
+        return None
+    return machine.prepare(program)
+
+
+def done(call, program, **arrays):
+    """Run a program of `memory_bound` on contiguous float32 arrays, or say False: the simple kernel has to
+    do it.
+
+    program: None where the builder had none.
+    """
+    if program is None or _arrays.SIMULATOR and _current()[0] is None:
+        return False
+    if any(a.pointer % 16 for a in arrays.values()):
+        return False
+    ready = _ready(call.device, program)
+    if ready is None:
+        return False
+    with _arrays.on_device(call.device):
+        ready({name: a.pointer for name, a in arrays.items()}, call.stream)
+    return True
+
+
+def single(*arrays):
+    """Whether all arrays are float32, which is what the memory-bound kernels compute in."""
+    return all(a.dtype == np.float32 for a in arrays)
+
+
+# -- depthwise convolution -----------------------------------------------------------------------------------
+
+FLAT = "depthwise"
+
+
+def _depthwise_accepts(backward):
+    def accepts(problem):
+        machine, device = _current()
+        if device.arch < 80:
+            return "needs a GPU of compute capability 8.0 or later"
+        if problem.dtype != np.float32:
+            return f"needs float32 arrays, got {problem.dtype}"
+        program = memory_bound.depthwise(problem, backward, problem.bias)
+        if program is None:
+            most = memory_bound.gen.UNROLLED
+            return f"needs groups == channels == filters, planes, zero padding and at most {most} taps"
+        return _unbuildable(machine, program)
+
+    return accepts
+
+
+def _depthwise_run(backward):
+    def run(call, problem, source, weight, bias, target):
+        source, weight, bias = (call.contiguous(a) for a in (source, weight, bias))
+        names = ("dy", "weight", "dx") if backward else ("x", "weight", "y")
+        arrays = dict(zip(names, (source, weight, target)))
+        if bias is not None:
+            arrays["bias"] = bias
+        program = memory_bound.depthwise(problem, backward, bias is not None)
+        with _arrays.on_device(call.device):
+            _ready(call.device, program)({n: a.pointer for n, a in arrays.items()}, call.stream)
+
+    return run
+
+
+def _depthwise_rows(direction):
+    if direction == "conv_backward_weight":
+        return ()
+    backward = direction == "conv_backward_input"
+    always, nothing = lambda problem, precision: None, lambda kernels, problem, threads: 0
+    row = Algorithm(FLAT, _depthwise_accepts(backward), always, _depthwise_run(backward), nothing)
+    return (row,)
+
+
+# -- the tables ----------------------------------------------------------------------------------------------
+
+
 def rows(direction):
     """The `Algorithm`s of a direction, fastest first, to be put in front of the simple ones."""
-    return tuple(
+    return _depthwise_rows(direction) + tuple(
         Algorithm(
             name, _accepts(name, direction), _suits(name), _run(name, direction), _scratch(name, direction)
         )

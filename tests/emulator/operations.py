@@ -7,6 +7,7 @@ import numpy as np
 F32 = np.float32
 
 math = types.SimpleNamespace(
+    expm1=lambda x: np.expm1(x).astype(F32),
     exp=lambda x: np.exp(x).astype(F32),
     tanh=lambda x: np.tanh(x).astype(F32),
     log=lambda x: np.log(x).astype(F32),
@@ -238,7 +239,7 @@ def table(lanes):
         one_thread=one_thread, bits=f32_bits, value=f32_value, uniform=uniform, select=select,
         choose=lambda a, b, p: np.where(np.asarray(p) != 0, a, b).astype(F32),
         maximum=lambda a, b: np.maximum(a, b).astype(F32),
-        larger=lambda a, b: (np.asarray(a) > np.asarray(b)).astype(np.int64),
+        above=lambda a, b: (~(np.asarray(a) <= np.asarray(b))).astype(np.int64),
         rounded_tf32=lambda x: (np.asarray(x) + 0x1000) & 0xFFFFE000,
         rest=lambda a, b: f32_bits(f32_value(a) - f32_value(b)),
         load32=load(4), load16=load(2), store32=store(4), store16=store(2), load128=load128, store128=store128,

@@ -6,6 +6,9 @@ the scores, in a fixed order; the same inputs give the same bits.
 
 import math
 
+import numpy as np
+
+from .. import fast, memory_bound
 from .._arrays import Call
 from .._checks import Flag
 from ..simple import loss
@@ -62,7 +65,13 @@ def softmax_cross_entropy(logits, target, weight, ignore_index, reduction, label
         loss.cross_entropy_soft(call, scores, probabilities, weight, label_smoothing, count, *results)
         return parts.result(count)
     labels, _, count, check = _weighed(call, target, weight, x.shape[1], ignore_index, x.dtype)
-    loss.cross_entropy(call, scores, labels, weight, ignore_index, label_smoothing, count, *results)
+    rows, classes, inner = scores.shape
+    plain = inner == 1 and weight is None and fast.single(scores) and labels.dtype == np.int64
+    options = rows, classes, parts.mean, ignore_index, label_smoothing
+    program = memory_bound.cross_entropy(*options) if plain else None
+    arrays = dict(x=scores, target=labels, count=count, losses=parts.losses, dx=parts.dx)
+    if not fast.done(call, program, **arrays):
+        loss.cross_entropy(call, scores, labels, weight, ignore_index, label_smoothing, count, *results)
     result = parts.result(count)
     check()
     return result

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from .. import fast, memory_bound
 from .._arrays import Call
 from .._checks import Flag
 from ..simple import pool
@@ -25,8 +26,11 @@ def max_pool(x, problem, return_indices):
     call = Call(problem.op, x)
     y = call.empty(problem.y_shape, problem.dtype)
     indices = call.empty(problem.y_shape if return_indices else (0,), np.dtype(np.int64))
-    arrays = _planes(call, call.arrays[0], problem), _planes(call, y, problem), indices.flat()
-    pool.max_pool(call, problem, *arrays)
+    x = call.arrays[0]
+    program = memory_bound.max_pool(problem, return_indices) if fast.single(x) and x.contiguous else None
+    arrays = dict(x=x, y=y, **(dict(indices=indices) if return_indices else {}))
+    if not fast.done(call, program, **arrays):
+        pool.max_pool(call, problem, _planes(call, x, problem), _planes(call, y, problem), indices.flat())
     return y.owner, indices.owner if return_indices else None
 
 
