@@ -117,6 +117,8 @@ def float_array(op, name, value, scalars=False):
     """`value` as a plain ndarray of float32 or float64, in any byte order."""
     if type(value) is not ndarray:
         value = any_array(op, name, value, scalars)
+    elif value.dtype.char in "fd":
+        return value
     if dtype_char(value) not in "fd":
         raise wrong_dtype(op, name, value, "float32 or float64")
     return value
@@ -132,6 +134,8 @@ def integer_array(op, name, value):
 
 def array_of(op, name, value, dtype, scalars=False):
     """`value` as a plain ndarray of exactly `dtype` (np.int64, np.bool_), in any byte order."""
+    if type(value) is ndarray and value.dtype == dtype:
+        return value
     value = any_array(op, name, value, scalars)
     if np.dtype(dtype_char(value)) != np.dtype(dtype):
         raise wrong_dtype(op, name, value, np.dtype(dtype).name)
@@ -171,6 +175,23 @@ def same_dtype(op, **arrays):
             )
 
 
+def alike(op, name, value, like_name, like, scalars=False):
+    """Both as `float_array` gives them, of one dtype and one shape."""
+    if (  # nearly every call: one look instead of the checks that say what is wrong
+        type(value) is ndarray
+        and type(like) is ndarray
+        and value.dtype is like.dtype
+        and value.shape == like.shape
+        and value.dtype.char in "fd"
+    ):
+        return value, like
+    value = float_array(op, name, value, scalars)
+    like = float_array(op, like_name, like, scalars)
+    same_dtype(op, **{like_name: like, name: value})
+    shape_is(op, name, value, tuple(like.shape), f"the shape of {like_name}")
+    return value, like
+
+
 def shape_is(op, name, array, shape, rule):
     if array.shape != shape:
         raise ValueError(f"{op}: {name} has shape {array.shape}, need {shape} ({rule})")
@@ -178,6 +199,8 @@ def shape_is(op, name, array, shape, rule):
 
 def addressable(op, shape, itemsize):
     """Refuse a result that no memory holds; zero sizes count as 1, as the other axes are indexed too."""
+    if 0 < math.prod(shape) * itemsize <= BYTES_MAX:
+        return
     if math.prod(max(n, 1) for n in shape) * itemsize > BYTES_MAX:
         raise ValueError(f"{op}: an array of shape {shape} is larger than any memory")
 
@@ -243,6 +266,8 @@ def overlap(a, b):
         return a is not None and b is not None and a[0] < b[1] and b[0] < a[1]
     if not isinstance(a, ndarray) or not isinstance(b, ndarray):
         return False
+    if a is not b and a.flags.owndata and b.flags.owndata:  # the exact answer takes ten times as long
+        return False
     try:
         return np.shares_memory(a, b, max_work=1_000_000)
     except Exception:  # TooHardError, or overflow inside the exact solver
@@ -306,6 +331,8 @@ def per_axis(op, name, value, ndim, low, high=INT_MAX):
 
 def shape_of(op, name, value):
     """A shape given by the user (``input_shape``): a tuple of ints >= 0."""
+    if type(value) is tuple and set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= INDEX_MAX:
+        return value
     value = canonical(op, name, value)
     if not isinstance(value, tuple) or any(isinstance(v, tuple) for v in value):
         raise TypeError(f"{op}: {name} must be a sequence of ints, got {show(value)}")

@@ -50,10 +50,14 @@ def poison(monkeypatch):
     from fastconv._cpu import arrays, isa
     from fastconv.testing import guarded_empty
 
-    empty = arrays.empty
+    def guarded_like(array, shape=None):
+        return guarded_empty(array.shape if shape is None else shape, array.dtype.newbyteorder("="))
+
+    replaced = {"empty": (arrays.empty, guarded_empty), "like": (arrays.like, guarded_like)}
     for name, module in list(sys.modules.items()):
-        if name.startswith("fastconv._cpu.") and getattr(module, "empty", None) is empty:
-            monkeypatch.setattr(module, "empty", guarded_empty)
+        for function, (original, guarded) in replaced.items():
+            if name.startswith("fastconv._cpu.") and getattr(module, function, None) is original:
+                monkeypatch.setattr(module, function, guarded)
     levels = [isa.load(name) for name in isa.levels()]
     for kernels in levels:
         kernels.poison_memory(True)

@@ -17,7 +17,9 @@ _memory = isa.memory()
 _memory.keep_results(_config.KEEP_BYTES, LARGE)
 
 
-empty = _memory.empty  # (shape, dtype) -> a fresh C-contiguous array, its values undefined. MemoryError when the system refuses
+# Fresh C-contiguous arrays, their values undefined. MemoryError when the system refuses.
+empty = _memory.empty  # (shape, dtype)
+like = _memory.like  # (array, shape=array.shape): of the dtype of `array`, in native byte order
 
 
 def zeros(shape, dtype):
@@ -27,14 +29,11 @@ def zeros(shape, dtype):
     return array
 
 
-def like(array, shape=None):
-    """A fresh array with the shape (unless given) and the dtype of another, in native byte order."""
-    return empty(array.shape if shape is None else shape, array.dtype.newbyteorder("="))
-
-
 def plain(array, dtype):
     """The array, or a copy of it: of dtype, C-contiguous, native and aligned. None stays None."""
     if array is None:
         return None
+    if array.dtype == dtype and array.flags.carray and array.dtype.isnative:
+        return array
     array = np.ascontiguousarray(array, dtype)
     return array if array.flags.aligned else array.copy()

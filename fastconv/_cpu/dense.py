@@ -1,40 +1,36 @@
-"""The fully connected layer: forward as products of rows with rows, its gradients on the register tile of convolution. Arguments are already valid.
+"""The fully connected layer: forward as products of rows with rows, its gradients as products of matrices. Arguments are already valid.
 
 Rows of x and dy are samples; every element is summed in an order that depends on the length of its own sum alone, so a sample's result does not depend on its batch.
 """
 
 import math
 
-import numpy as np
-
 from .. import _config
 from . import isa
-from .arrays import empty, plain
+from .arrays import like, plain
+from .norm import channel_sum
 
 
 def _rows(array):
     """(..., features) as a matrix. A view, except for leading axes whose strides no single stride describes."""
-    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
-
-
-def _product(a, b, bias, dtype):
-    c = empty((a.shape[0], b.shape[1]), dtype)
-    isa.active().matmul(a, b, bias, c, _config.get_num_threads())
-    return c
+    return array if array.ndim == 2 else array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def linear(x, weight, bias):
-    dtype = weight.dtype.newbyteorder("=")
     rows = _rows(x)
-    y = empty((len(rows), len(weight)), dtype)
-    isa.active().linear(rows, weight, plain(bias, dtype), y, _config.get_num_threads())
-    return y.reshape(*x.shape[:-1], len(weight))
+    y = like(weight, (len(rows), len(weight)))
+    isa.active().linear(rows, weight, plain(bias, y.dtype), y, _config.get_num_threads())
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], len(weight))
 
 
 def linear_backward(dy, x, weight, output_mask):
-    dtype = weight.dtype.newbyteorder("=")
-    rows = _rows(dy)
-    dx = _product(rows, weight, None, dtype).reshape(x.shape) if output_mask[0] else None
-    dweight = _product(rows.T, _rows(x), None, dtype) if output_mask[1] else None
-    dbias = _product(np.ones((1, len(rows)), dtype), rows, None, dtype)[0] if output_mask[2] else None
-    return dx, dweight, dbias
+    rows, dx, dweight = _rows(dy), None, None
+    kernels, threads = isa.active(), _config.get_num_threads()
+    if output_mask[0]:
+        dx = like(weight, (len(rows), weight.shape[1]))
+        kernels.product(rows, weight, dx, threads)
+        dx = dx if x.ndim == 2 else dx.reshape(x.shape)
+    if output_mask[1]:
+        dweight = like(weight)
+        kernels.product(rows.T, _rows(x), dweight, threads)
+    return dx, dweight, channel_sum(rows, 1) if output_mask[2] else None

@@ -23,22 +23,15 @@ def activation_backward(name, dy, y, parameter):
     return dx
 
 
-def _around(shape, axis):
-    """The shape as (outer, along the axis, inner)."""
-    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-
-
 def softmax(x, axis, log):
     y = like(x)
-    if y.size:
-        isa.active().softmax(x, y, *_around(x.shape, axis), log, _config.get_num_threads())
+    isa.active().softmax(x, y, axis, log, _config.get_num_threads())
     return y
 
 
 def softmax_backward(dy, y, axis, log):
     dx = like(y)
-    if dx.size:
-        isa.active().softmax_backward(dy, y, dx, *_around(y.shape, axis), log, _config.get_num_threads())
+    isa.active().softmax_backward(dy, y, dx, axis, log, _config.get_num_threads())
     return dx
 
 

@@ -116,17 +116,8 @@ def _activation(name, x, parameter):
 
 def _activation_backward(name, dy, y, parameter):
     op = f"{name}_backward"
-    dy, y = _alike(op, dy, "y", y)
+    dy, y = arguments.alike(op, "dy", dy, "y", y, scalars=True)
     return backend_of(op, dy, y).activation_backward(name, dy, y, parameter)
-
-
-def _alike(op, dy, name, array):
-    """dy and the array it belongs to: one dtype, one shape."""
-    dy = arguments.float_array(op, "dy", dy, scalars=True)
-    array = arguments.float_array(op, name, array, scalars=True)
-    arguments.same_dtype(op, **{name: array, "dy": dy})
-    arguments.shape_is(op, "dy", dy, tuple(array.shape), f"the shape of {name}")
-    return dy, array
 
 
 # -- softmax -------------------------------------------------------------------------------------------------
@@ -172,7 +163,7 @@ def _softmax(op, x, axis, log):
 
 
 def _softmax_backward(op, dy, y, axis, log):
-    dy, y = _alike(op, dy, "y", y)
+    dy, y = arguments.alike(op, "dy", dy, "y", y, scalars=True)
     axis = arguments.axis_of(op, axis, y.ndim)
     backend = backend_of(op, dy, y)
     if y.ndim == 0:

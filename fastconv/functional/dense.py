@@ -29,7 +29,8 @@ def linear(x, weight, bias=None):
     x, weight = _linear_arrays("linear", x, weight)
     if bias is not None:
         bias = arguments.float_array("linear", "bias", bias)
-        arguments.same_dtype("linear", x=x, bias=bias)
+        if bias.dtype is not x.dtype:
+            arguments.same_dtype("linear", x=x, bias=bias)
         arguments.shape_is("linear", "bias", bias, weight.shape[:1], "one value per row of weight")
     arguments.addressable("linear", (*x.shape[:-1], weight.shape[0]), 8)
     return backend_of("linear", x, weight, bias).linear(x, weight, bias)
@@ -45,7 +46,8 @@ def linear_backward(dy, x, weight):
     op = "linear_backward"
     x, weight = _linear_arrays(op, x, weight)
     dy = arguments.float_array(op, "dy", dy)
-    arguments.same_dtype(op, x=x, dy=dy)
+    if dy.dtype is not x.dtype:
+        arguments.same_dtype(op, x=x, dy=dy)
     arguments.shape_is(op, "dy", dy, (*x.shape[:-1], weight.shape[0]), "the shape of the forward result")
     return backend_of(op, dy, x, weight).linear_backward(dy, x, weight, (True, True, True))
 
@@ -53,7 +55,8 @@ def linear_backward(dy, x, weight):
 def _linear_arrays(op, x, weight):
     x = arguments.float_array(op, "x", x)
     weight = arguments.float_array(op, "weight", weight)
-    arguments.same_dtype(op, x=x, weight=weight)
+    if x.dtype is not weight.dtype:
+        arguments.same_dtype(op, x=x, weight=weight)
     if weight.ndim != 2 or 0 in weight.shape:
         raise ValueError(f"{op}: weight has shape {weight.shape}, need (out, in) with at least 1 each")
     if x.ndim == 0 or x.shape[x.ndim - 1] != weight.shape[1]:
@@ -109,9 +112,7 @@ def batch_norm_backward(dy, x, weight, running_mean=None, running_var=None, trai
         op, x, training, weight=weight, running_mean=running_mean, running_var=running_var
     )
     weight, running_mean, running_var = per_channel
-    dy = arguments.float_array(op, "dy", dy)
-    arguments.same_dtype(op, x=x, dy=dy)
-    arguments.shape_is(op, "dy", dy, tuple(x.shape), "the shape of x")
+    dy, x = arguments.alike(op, "dy", dy, "x", x)
     eps = arguments.real(op, "eps", eps, 0)
     backend = backend_of(op, dy, x, weight, running_mean, running_var)
     return backend.batch_norm_backward(dy, x, weight, running_mean, running_var, training, eps)
@@ -129,7 +130,8 @@ def _batch_norm_arrays(op, x, training, **per_channel):
     for name, array in per_channel.items():
         if array is not None:
             array = per_channel[name] = arguments.float_array(op, name, array)
-            arguments.same_dtype(op, **{"x": x, name: array})
+            if array.dtype is not x.dtype:
+                arguments.same_dtype(op, **{"x": x, name: array})
             arguments.shape_is(op, name, array, (x.shape[1],), "one value per channel of x")
         elif name.startswith("running") and not training:
             raise ValueError(f"{op}: {name} is None, need an array ({x.shape[1]},) when training=False")
@@ -190,9 +192,7 @@ def local_response_norm_backward(dy, x, size, alpha, beta, k):
     """
     op = "local_response_norm_backward"
     x = _channels_first(op, "x", x)
-    dy = arguments.float_array(op, "dy", dy)
-    arguments.same_dtype(op, x=x, dy=dy)
-    arguments.shape_is(op, "dy", dy, tuple(x.shape), "the shape of x")
+    dy, x = arguments.alike(op, "dy", dy, "x", x)
     options = _lrn_options(op, size, alpha, beta, k)
     return backend_of(op, dy, x).local_response_norm_backward(dy, x, *options)
 

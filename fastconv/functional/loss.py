@@ -197,10 +197,7 @@ def _one_or_many(scores, target, reduction, loss_of):
 
 def _pair(op, name, prediction, target):
     """A prediction and its target: one shape, one dtype."""
-    prediction = arguments.float_array(op, name, prediction, scalars=True)
-    target = arguments.float_array(op, "target", target, scalars=True)
-    arguments.same_dtype(op, **{name: prediction, "target": target})
-    arguments.shape_is(op, "target", target, tuple(prediction.shape), f"the shape of {name}")
+    target, prediction = arguments.alike(op, "target", target, name, prediction, scalars=True)
     return prediction, target
 
 

@@ -25,20 +25,11 @@ cdef Py_ssize_t results_from = 1 << 62
 fc_arena_survive_fork()
 
 
-def empty(tuple shape, cnp.dtype dtype):
-    """A fresh C-contiguous array, its values undefined, like np.empty; large ones in blocks that are reused, see keep_results.
-
-    Raises MemoryError when the system refuses. Who has set a NumPy memory handler of their own gets arrays from that.
-    """
-    cdef cnp.npy_intp dims[64]
-    cdef int ndim = 0
+cdef object make_array(int ndim, cnp.npy_intp *dims, cnp.dtype dtype):
     cdef double size = cnp.PyDataType_ELSIZE(dtype)
-    if len(shape) > 64:
-        raise ValueError("at most 64 axes")
-    for length in shape:
-        dims[ndim] = length
-        size *= dims[ndim]
-        ndim += 1
+    cdef int i
+    for i in range(ndim):
+        size *= dims[i]
     Py_INCREF(dtype)  # PyArray_Empty takes this reference
     if size < results_from:
         return PyArray_Empty(ndim, dims, dtype, 0)
@@ -49,6 +40,29 @@ def empty(tuple shape, cnp.dtype dtype):
         return PyArray_Empty(ndim, dims, dtype, 0)
     finally:
         cnp.PyDataMem_SetHandler(before)
+
+
+def empty(tuple shape, cnp.dtype dtype):
+    """A fresh C-contiguous array, its values undefined, like np.empty; large ones in blocks that are reused, see keep_results.
+
+    Raises MemoryError when the system refuses. Who has set a NumPy memory handler of their own gets arrays from that.
+    """
+    cdef cnp.npy_intp dims[64]
+    cdef int ndim = 0
+    if len(shape) > 64:
+        raise ValueError("at most 64 axes")
+    for length in shape:
+        dims[ndim] = length
+        ndim += 1
+    return make_array(ndim, dims, dtype)
+
+
+def like(cnp.ndarray array, tuple shape=None):
+    """The same with the shape (unless given) and the dtype of another array, in native byte order."""
+    cdef cnp.dtype dtype = cnp.PyArray_DescrFromType(cnp.PyArray_TYPE(array))
+    if shape is None:
+        return make_array(cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), dtype)
+    return empty(shape, dtype)
 
 
 def keep_results(size_t keep, Py_ssize_t smallest):

@@ -7,8 +7,6 @@ cdef extern from "native/kernels.h" nogil:
         ix samples, piece, pieces, units, results, parts
     ctypedef struct fc_total:
         double sum, rest
-    ctypedef struct fc_moments:
-        double count, mean, square
     ctypedef struct affine_f32:
         const float *mean
         const float *scale
@@ -22,18 +20,20 @@ cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_lrn:
         ix C, inner, size
         double alpha, beta, k
+    uint32_t fc_load_bits32(const char *p, int swap)
+    uint64_t fc_load_bits64(const char *p, int swap)
     void fc_sums_cut(fc_sums *s, ix N, ix C, ix inner)
     void fc_total_add(fc_total *t, double v)
     double fc_total_value(const fc_total *t)
-    void fc_moments_add(fc_moments *m, const double *part)
+    void fc_join_parts(double *out, const double *parts, const fc_sums *s, int kind, ix channel)
     void sum_planes_f32(int kind, const fc_sums *s, const fc_view *x, const fc_view *y, float shift, ix c, ix unit, double *out)
     void sum_planes_f64(int kind, const fc_sums *s, const fc_view *x, const fc_view *y, double shift, ix c, ix unit, double *out)
     void sum_columns_f32(int kind, const fc_sums *s, const fc_view *x, const fc_view *y, const float *shift, ix unit, double *out)
     void sum_columns_f64(int kind, const fc_sums *s, const fc_view *x, const fc_view *y, const double *shift, ix unit, double *out)
-    void affine_plane_f32(const fc_view *x, const fc_view *g, const affine_f32 *a, ix channel, ix start, ix count, float *y)
-    void affine_plane_f64(const fc_view *x, const fc_view *g, const affine_f64 *a, ix channel, ix start, ix count, double *y)
-    void affine_columns_f32(const fc_view *x, const fc_view *g, const affine_f32 *a, ix column, ix start, ix count, float *y)
-    void affine_columns_f64(const fc_view *x, const fc_view *g, const affine_f64 *a, ix column, ix start, ix count, double *y)
+    void affine_plane_f32(const fc_view *x, const fc_view *g, const affine_f32 *a, ix channel, ix start, ix count, float *y, int stream)
+    void affine_plane_f64(const fc_view *x, const fc_view *g, const affine_f64 *a, ix channel, ix start, ix count, double *y, int stream)
+    void affine_columns_f32(const fc_view *x, const fc_view *g, const affine_f32 *a, ix column, ix start, ix count, float *y, int stream)
+    void affine_columns_f64(const fc_view *x, const fc_view *g, const affine_f64 *a, ix column, ix start, ix count, double *y, int stream)
     void lrn_strip_f32(const fc_view *x, const fc_lrn *o, ix start, ix width, float *y, float *scratch)
     void lrn_strip_f64(const fc_view *x, const fc_lrn *o, ix start, ix width, double *y, double *scratch)
     void lrn_strip_backward_f32(const fc_view *dy, const fc_view *x, const fc_lrn *o, ix start, ix width, float *dx, float *scratch)
@@ -42,133 +42,311 @@ cdef extern from "native/kernels.h" nogil:
         FC_SUM
         FC_PRODUCTS
         FC_MOMENTS
+        FC_GRADIENTS
         FC_INNER_MIN
 
 
-cdef void join_parts(double *out, const double *parts, const fc_sums *s, int kind, ix channel) noexcept nogil:
-    """The `kind` numbers of a channel from those of its units, in order."""
-    cdef fc_total total
-    cdef fc_moments moments
-    cdef ix i, part, count = s.parts if s.by_planes else s.parts * s.inner, number
-    cdef const double *p
-    moments.count = moments.mean = moments.square = 0
-    for number in range(1 if kind == FC_MOMENTS else kind):
-        total.sum = total.rest = 0
-        for i in range(count):
-            # planes: (channel, part); columns: (part, channel, inner)
-            part = channel * count + i if s.by_planes else (i // s.inner * s.C + channel) * s.inner + i % s.inner
-            p = parts + part * kind
-            if kind == FC_MOMENTS:
-                fc_moments_add(&moments, p)
-            else:
-                fc_total_add(&total, p[number])
-        out[channel * kind + number] = fc_total_value(&total)
-    if kind == FC_MOMENTS:
-        out[channel * kind] = moments.count
-        out[channel * kind + 1] = moments.mean
-        out[channel * kind + 2] = moments.square
+# -- sums over all axes but one -----------------------------------------------------------------------------------
+
+cdef void sums_task(const real *shift, double *parts, const fc_view *x, const fc_view *y, const fc_sums *s, int kind, ix task) noexcept nogil:
+    cdef ix channel = task // s.units, unit = task % s.units
+    if s.by_planes:
+        if real is float:
+            sum_planes_f32(kind, s, x, y, shift[channel] if shift != NULL else 0, channel, unit, parts + task * kind)
+        else:
+            sum_planes_f64(kind, s, x, y, shift[channel] if shift != NULL else 0, channel, unit, parts + task * kind)
+    else:
+        if real is float:
+            sum_columns_f32(kind, s, x, y, shift, task, parts)
+        else:
+            sum_columns_f64(kind, s, x, y, shift, task, parts)
 
 
-cdef object run_sums(real *shift, double *out, fc_view *x, fc_view *y, fc_sums *s, int kind, int threads):
-    cdef ix task, tasks = s.units * s.C if s.by_planes else s.units
+cdef int run_sums(const real *shift, double *out, const fc_view *x, const fc_view *y, ix N, ix C, ix inner, int kind, int threads) except -1:
+    """The `kind` numbers (native/norm.h) of every channel of x (N, C, inner), into out (C, kind). shift: of every channel, or of every column."""
+    cdef fc_sums s
+    cdef ix task, tasks
     cdef double *parts
+    fc_sums_cut(&s, N, C, inner)
+    tasks = s.units * C if s.by_planes else s.units
     threads = threads_for(x.size, threads)
     parts = <double *> take_scratch(s.parts * s.results * kind * sizeof(double))
     with nogil:
-        for task in prange(tasks, num_threads=threads, schedule="static"):
-            if s.by_planes:
-                if real is float:
-                    sum_planes_f32(kind, s, x, y, shift[task // s.units] if shift != NULL else 0, task // s.units, task % s.units, parts + task * kind)
-                else:
-                    sum_planes_f64(kind, s, x, y, shift[task // s.units] if shift != NULL else 0, task // s.units, task % s.units, parts + task * kind)
-            else:
-                if real is float:
-                    sum_columns_f32(kind, s, x, y, shift, task, parts)
-                else:
-                    sum_columns_f64(kind, s, x, y, shift, task, parts)
-        for task in range(s.C):
-            join_parts(out, parts, s, kind, task)
+        if threads == 1:
+            for task in range(tasks):
+                sums_task(shift, parts, x, y, &s, kind, task)
+        else:
+            for task in prange(tasks, num_threads=threads, schedule="static"):
+                sums_task(shift, parts, x, y, &s, kind, task)
+        for task in range(C):
+            fc_join_parts(out, parts, &s, kind, task)
         fc_scratch_give(parts)
+    return 0
 
 
-def channel_sums(cnp.ndarray x, cnp.ndarray y, cnp.ndarray shift, cnp.ndarray out, ix N, ix C, ix inner, int threads):
-    """Sums of x (N, C, inner) over N and inner, into out (C, 1 to 3), float64. By the columns of out:
+cdef int run_channel_sum(real *out, const fc_view *x, ix N, ix C, ix inner, int threads) except -1:
+    cdef double *sums = <double *> take_scratch(C * sizeof(double))
+    cdef ix c
+    try:
+        run_sums(<const real *> NULL, sums, x, NULL, N, C, inner, FC_SUM, threads)
+        for c in range(C):
+            out[c] = <real> sums[c]
+    finally:
+        fc_scratch_give(sums)
+    return 0
 
-    1: sum of x.  2: sum of y, sum of y * (x - shift[c]).  3: number, mean, sum of squared deviations from it.
-    `shift` is contiguous, of x's dtype, one value a channel, or one a column where inner < INNER_MIN.
-    """
-    cdef fc_view x_view, y_view
-    cdef fc_sums s
-    cdef int kind = cnp.PyArray_DIM(out, 1), type = cnp.PyArray_TYPE(x)
-    cdef void *shifts = NULL
+
+def channel_sum(cnp.ndarray x, cnp.ndarray out, int axis, int threads):
+    """out (C,) = the sums of x over all axes but one."""
+    cdef fc_view view
+    cdef ix N, C, inner
     check_result(out)
-    fc_sums_cut(&s, N, C, inner)
-    input_view(&x_view, x, type, N * C * inner, "x")
-    if kind == FC_PRODUCTS:
-        input_view(&y_view, y, type, N * C * inner, "y")
-        check_result(shift)
-        if cnp.PyArray_TYPE(shift) != type or cnp.PyArray_SIZE(shift) != s.results:
-            raise ValueError("shift does not match x")
-        shifts = cnp.PyArray_DATA(shift)
-    if type == cnp.NPY_FLOAT:
-        run_sums(<float *> shifts, <double *> cnp.PyArray_DATA(out), &x_view, &y_view, &s, kind, threads)
+    around(x, axis, &N, &C, &inner)
+    input_view(&view, x, cnp.PyArray_TYPE(out), N * C * inner, "x")
+    if cnp.PyArray_SIZE(out) != C:
+        raise ValueError("out has the wrong size")
+    if cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT:
+        run_channel_sum(<float *> cnp.PyArray_DATA(out), &view, N, C, inner, threads)
     else:
-        run_sums(<double *> shifts, <double *> cnp.PyArray_DATA(out), &x_view, &y_view, &s, kind, threads)
+        run_channel_sum(<double *> cnp.PyArray_DATA(out), &view, N, C, inner, threads)
 
 
-INNER_MIN = FC_INNER_MIN
+# -- batch normalisation: statistics, constants of one value a channel in double, and one affine map ----------------
+
+cdef struct Channels:
+    ix N, C, inner
+    double eps
+    double *sums                           # C * FC_GRADIENTS
+    double *mean
+    double *variance
+    double *weight
+    double *bias
+    double *scale
+    double *shift
+    double *factor
+    char *constants                        # mean, scale, shift, factor as the kernels read them, `stride` values each
+    ix stride
 
 
-cdef object run_affine(real *y, fc_view *x, fc_view *g, const real *constants, ix stride, ix N, ix C, ix inner, int threads):
-    """constants: mean, scale, shift, factor, `stride` apart."""
-    cdef int planes = inner >= FC_INNER_MIN
-    cdef ix run = inner if planes else C * inner, pieces = ceil_div(run, TASK), task, at, count
+cdef int take_channels(Channels *c, ix N, ix C, ix inner, double eps, ix itemsize) except -1:
+    c.N, c.C, c.inner, c.eps = N, C, inner, eps
+    c.stride = padded(C if inner >= FC_INNER_MIN else C * inner)
+    c.sums = <double *> take_scratch((FC_GRADIENTS + 7) * C * sizeof(double) + 64 + 4 * c.stride * itemsize)
+    c.mean = c.sums + FC_GRADIENTS * C
+    c.variance, c.weight, c.bias, c.scale, c.shift, c.factor = c.mean + C, c.mean + 2 * C, c.mean + 3 * C, c.mean + 4 * C, c.mean + 5 * C, c.mean + 6 * C
+    c.constants = <char *> (c.mean + 7 * C)
+    c.constants += (64 - <size_t> c.constants % 64) % 64
+    return 0
+
+
+cdef int read_channels(double *out, cnp.ndarray a, Channels *c, int type, double default, str name) except -1:
+    """One value a channel, of any strides and byte order, as double; `default` for None. The room for the constants is still free."""
+    cdef fc_view view
+    cdef ix i
+    cdef const float *single
+    cdef const double *double_
+    if a is None:
+        for i in range(c.C):
+            out[i] = default
+        return 0
+    input_view(&view, a, type, c.C, name)
+    if type == cnp.NPY_FLOAT:
+        single = view_fetch_f32(&view, 0, c.C, <float *> c.constants)
+        for i in range(c.C):
+            out[i] = single[i]
+    else:
+        double_ = view_fetch_f64(&view, 0, c.C, <double *> c.constants)
+        for i in range(c.C):
+            out[i] = double_[i]
+    return 0
+
+
+cdef int update_channels(cnp.ndarray running, const double *batch, double bessel, double momentum, Channels *c, int type, str name) except -1:
+    """running = (1 - momentum) * running + momentum * bessel * batch, in place, whatever its strides and byte order."""
+    cdef ix i
+    cdef int swap = cnp.PyArray_ISBYTESWAPPED(running)
+    cdef char *at = <char *> cnp.PyArray_DATA(running)
+    cdef uint32_t bits32
+    cdef uint64_t bits64
+    cdef float single
+    cdef double double_
+    read_channels(c.scale, running, c, type, 0, name)
+    if cnp.PyArray_NDIM(running) != 1 or not cnp.PyArray_ISWRITEABLE(running):
+        raise ValueError(f"{name} was changed during the call")
+    for i in range(c.C):
+        double_ = (1 - momentum) * c.scale[i] + momentum * bessel * batch[i]
+        if type == cnp.NPY_FLOAT:
+            single = <float> double_
+            bits32 = fc_load_bits32(<const char *> &single, swap)
+            memcpy(at, &bits32, sizeof(bits32))
+        else:
+            bits64 = fc_load_bits64(<const char *> &double_, swap)
+            memcpy(at, &bits64, sizeof(bits64))
+        at += cnp.PyArray_STRIDE(running, 0)
+    return 0
+
+
+cdef void spread_constants(real *constants, Channels *c) noexcept nogil:
+    """The constants as the kernels read them: repeated for each position of a short inner axis. What rounding the mean leaves goes into the shift."""
+    cdef ix channel, i, repeat = 1 if c.inner >= FC_INNER_MIN else c.inner, at = 0
+    cdef real mean, scale, shift, factor
+    for channel in range(c.C):
+        mean, scale, factor = <real> c.mean[channel], <real> c.scale[channel], <real> c.factor[channel]
+        shift = <real> (c.shift[channel] + (<double> mean - c.mean[channel]) * c.scale[channel])
+        for i in range(repeat):
+            constants[at], constants[c.stride + at], constants[2 * c.stride + at], constants[3 * c.stride + at] = mean, scale, shift, factor
+            at += 1
+
+
+cdef void affine_task(real *y, const fc_view *x, const fc_view *g, const real *constants, const Channels *c, ix task, int stream) noexcept nogil:
+    cdef int planes = c.inner >= FC_INNER_MIN
+    cdef ix run = c.inner if planes else c.C * c.inner, pieces = ceil_div(run, TASK)
+    cdef ix row = task // pieces, at = task % pieces * TASK, count = task_length(task % pieces, run)
     cdef affine_f32 single
     cdef affine_f64 double_
-    threads = threads_for(N * C * inner, threads)
     if real is float:
-        single.mean, single.scale, single.shift, single.factor = constants, constants + stride, constants + 2 * stride, constants + 3 * stride
+        single.mean, single.scale, single.shift, single.factor = constants, constants + c.stride, constants + 2 * c.stride, constants + 3 * c.stride
+        if planes:
+            affine_plane_f32(x, g, &single, row % c.C, row * run + at, count, y, stream)
+        else:
+            affine_columns_f32(x, g, &single, at, row * run + at, count, y, stream)
     else:
-        double_.mean, double_.scale, double_.shift, double_.factor = constants, constants + stride, constants + 2 * stride, constants + 3 * stride
+        double_.mean, double_.scale, double_.shift, double_.factor = constants, constants + c.stride, constants + 2 * c.stride, constants + 3 * c.stride
+        if planes:
+            affine_plane_f64(x, g, &double_, row % c.C, row * run + at, count, y, stream)
+        else:
+            affine_columns_f64(x, g, &double_, at, row * run + at, count, y, stream)
+
+
+cdef void run_affine(real *y, const fc_view *x, const fc_view *g, Channels *c, int threads) noexcept nogil:
+    """y = (x - mean) * scale + shift + g * factor; x or g may be NULL and then takes no part."""
+    cdef ix rows = c.N * c.C if c.inner >= FC_INNER_MIN else c.N, run = c.inner if c.inner >= FC_INNER_MIN else c.C * c.inner
+    cdef ix task, tasks = rows * ceil_div(run, TASK)
+    cdef real *constants = <real *> c.constants
+    cdef int stream = streams(rows * run * sizeof(real))
+    spread_constants(constants, c)
+    if threads_for(rows * run, threads) == 1:
+        for task in range(tasks):
+            affine_task(y, x, g, constants, c, task, stream)
+    else:
+        for task in prange(tasks, num_threads=threads, schedule="static"):
+            affine_task(y, x, g, constants, c, task, stream)
+
+
+cdef int run_batch_norm(real *y, const fc_view *x, Channels *c, cnp.ndarray running_mean, cnp.ndarray running_var, bint training, double momentum,
+                        int type, int threads) except -1:
+    cdef ix i
+    cdef double count
+    if training:
+        run_sums(<const real *> NULL, c.sums, x, NULL, c.N, c.C, c.inner, FC_MOMENTS, threads)
+        count = c.N * c.inner
+        for i in range(c.C):
+            c.mean[i], c.variance[i] = c.sums[i * FC_MOMENTS + 1], c.sums[i * FC_MOMENTS + 2] / count
+        if running_mean is not None:
+            update_channels(running_mean, c.mean, 1, momentum, c, type, "running_mean")
+        if running_var is not None:
+            update_channels(running_var, c.variance, count / (count - 1), momentum, c, type, "running_var")
     with nogil:
-        for task in prange((N * C if planes else N) * pieces, num_threads=threads, schedule="static"):
-            at = task % pieces * TASK
-            count = task_length(task % pieces, run)
-            if planes:
-                if real is float:
-                    affine_plane_f32(x, g, &single, task // pieces % C, task // pieces * run + at, count, y)
-                else:
-                    affine_plane_f64(x, g, &double_, task // pieces % C, task // pieces * run + at, count, y)
-            else:
-                if real is float:
-                    affine_columns_f32(x, g, &single, at, task // pieces * run + at, count, y)
-                else:
-                    affine_columns_f64(x, g, &double_, at, task // pieces * run + at, count, y)
+        for i in range(c.C):
+            c.scale[i] = c.weight[i] / sqrt(c.variance[i] + c.eps)
+            c.shift[i], c.factor[i] = c.bias[i], 0
+        run_affine(y, x, NULL, c, threads)
+    return 0
 
 
-def channel_affine(cnp.ndarray x, cnp.ndarray g, cnp.ndarray constants, cnp.ndarray y, ix N, ix C, ix inner, int threads):
-    """y = (x - mean) * scale + shift + g * factor for arrays (N, C, inner); x or g may be None and then takes no part.
+def batch_norm(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray running_mean, cnp.ndarray running_var, cnp.ndarray y,
+               bint training, double momentum, double eps, int threads):
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias for x (N, C, ...).
 
-    constants: (mean, scale, shift, factor) in rows, one value a channel, or one a column where inner < INNER_MIN.
+    Training takes mean and variance from x and updates the running arrays (of x's dtype, any strides, or None) in place.
     """
-    cdef fc_view x_view, g_view
-    cdef ix stride = C if inner >= FC_INNER_MIN else C * inner
+    cdef fc_view view
+    cdef Channels c
+    cdef ix N, C, inner
     cdef int type = cnp.PyArray_TYPE(y)
     check_result(y)
-    check_result(constants)
-    if cnp.PyArray_TYPE(constants) != type or cnp.PyArray_SIZE(constants) != 4 * stride or cnp.PyArray_SIZE(y) != N * C * inner:
-        raise ValueError("constants do not match y")
-    if x is not None:
-        input_view(&x_view, x, type, N * C * inner, "x")
-    if g is not None:
-        input_view(&g_view, g, type, N * C * inner, "dy")
-    if type == cnp.NPY_FLOAT:
-        run_affine(<float *> cnp.PyArray_DATA(y), &x_view if x is not None else NULL, &g_view if g is not None else NULL,
-                   <float *> cnp.PyArray_DATA(constants), stride, N, C, inner, threads)
-    else:
-        run_affine(<double *> cnp.PyArray_DATA(y), &x_view if x is not None else NULL, &g_view if g is not None else NULL,
-                   <double *> cnp.PyArray_DATA(constants), stride, N, C, inner, threads)
+    around(y, 1, &N, &C, &inner)
+    if cnp.PyArray_SIZE(y) == 0:
+        return
+    input_view(&view, x, type, N * C * inner, "x")
+    take_channels(&c, N, C, inner, eps, cnp.PyArray_ITEMSIZE(y))
+    try:
+        read_channels(c.weight, weight, &c, type, 1, "weight")
+        read_channels(c.bias, bias, &c, type, 0, "bias")
+        if not training:
+            read_channels(c.mean, running_mean, &c, type, 0, "running_mean")
+            read_channels(c.variance, running_var, &c, type, 0, "running_var")
+        if type == cnp.NPY_FLOAT:
+            run_batch_norm(<float *> cnp.PyArray_DATA(y), &view, &c, running_mean, running_var, training, momentum, type, threads)
+        else:
+            run_batch_norm(<double *> cnp.PyArray_DATA(y), &view, &c, running_mean, running_var, training, momentum, type, threads)
+    finally:
+        fc_scratch_give(c.sums)
 
+
+cdef int run_batch_norm_backward(real *dx, real *dweight, real *dbias, const fc_view *dy, const fc_view *x, Channels *c, bint training, int threads) except -1:
+    cdef ix i, channel, repeat = 1 if c.inner >= FC_INNER_MIN else c.inner
+    cdef double count = c.N * c.inner, inverse, sum, product
+    cdef real *near = <real *> c.constants
+    if training:
+        run_sums(<const real *> NULL, c.sums, x, dy, c.N, c.C, c.inner, FC_GRADIENTS, threads)
+    else:
+        for channel in range(c.C):
+            for i in range(repeat):
+                near[channel * repeat + i] = <real> c.mean[channel]
+        run_sums(near, c.sums, x, dy, c.N, c.C, c.inner, FC_PRODUCTS, threads)
+    with nogil:
+        for i in range(c.C):
+            if training:
+                c.mean[i], c.variance[i] = c.sums[i * FC_GRADIENTS + 1], c.sums[i * FC_GRADIENTS + 2] / count
+                sum, product = c.sums[i * FC_GRADIENTS + 3], c.sums[i * FC_GRADIENTS + 4]
+            else:
+                sum, product = c.sums[i * FC_PRODUCTS], c.sums[i * FC_PRODUCTS + 1]
+                product += (<double> <real> c.mean[i] - c.mean[i]) * sum
+            inverse = 1 / sqrt(c.variance[i] + c.eps)
+            product *= inverse  # sum of dy * z, z = (x - mean) * inverse
+            dbias[i], dweight[i] = <real> sum, <real> product
+            # dx = factor * (dy - dbias / count - z * dweight / count), without the means if not training
+            c.factor[i] = c.weight[i] * inverse
+            c.scale[i] = -c.factor[i] * inverse * product / count if training else 0
+            c.shift[i] = -c.factor[i] * sum / count if training else 0
+            if not training:
+                c.mean[i] = 0
+        run_affine(dx, x if training else NULL, dy, c, threads)
+    return 0
+
+
+def batch_norm_backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray weight, cnp.ndarray running_mean, cnp.ndarray running_var, cnp.ndarray dx, cnp.ndarray dweight,
+                        cnp.ndarray dbias, bint training, double eps, int threads):
+    """The gradients of batch_norm for x (N, C, ...), which is not empty: dx, dweight (C,), dbias (C,)."""
+    cdef fc_view x_view, dy_view
+    cdef Channels c
+    cdef ix N, C, inner
+    cdef int type = cnp.PyArray_TYPE(dx)
+    around(dx, 1, &N, &C, &inner)
+    for result in (dx, dweight, dbias):
+        check_result(result)
+    if cnp.PyArray_SIZE(dweight) != C or cnp.PyArray_SIZE(dbias) != C or cnp.PyArray_SIZE(dx) != N * C * inner:
+        raise ValueError("the results have the wrong size")
+    input_view(&x_view, x, type, N * C * inner, "x")
+    input_view(&dy_view, dy, type, N * C * inner, "dy")
+    take_channels(&c, N, C, inner, eps, cnp.PyArray_ITEMSIZE(dx))
+    try:
+        read_channels(c.weight, weight, &c, type, 1, "weight")
+        if not training:
+            read_channels(c.mean, running_mean, &c, type, 0, "running_mean")
+            read_channels(c.variance, running_var, &c, type, 0, "running_var")
+        if type == cnp.NPY_FLOAT:
+            run_batch_norm_backward(<float *> cnp.PyArray_DATA(dx), <float *> cnp.PyArray_DATA(dweight), <float *> cnp.PyArray_DATA(dbias),
+                                    &dy_view, &x_view, &c, training, threads)
+        else:
+            run_batch_norm_backward(<double *> cnp.PyArray_DATA(dx), <double *> cnp.PyArray_DATA(dweight), <double *> cnp.PyArray_DATA(dbias),
+                                    &dy_view, &x_view, &c, training, threads)
+    finally:
+        fc_scratch_give(c.sums)
+
+
+# -- local response normalisation -----------------------------------------------------------------------------------
 
 cdef object run_lrn(real *y, fc_view *dy, fc_view *x, fc_lrn *o, ix N, int threads):
     cdef ix width = strip_width(o.C, o.inner), strips = ceil_div(o.inner, width), task, at, count
@@ -194,11 +372,15 @@ cdef object run_lrn(real *y, fc_view *dy, fc_view *x, fc_lrn *o, ix N, int threa
         fc_scratch_give(scratch)
 
 
-def local_response_norm(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray y, ix N, ix C, ix inner, ix size, double alpha, double beta, double k, int threads):
+def local_response_norm(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray y, ix size, double alpha, double beta, double k, int threads):
     """y = x / (k + alpha / size * sum of x^2 over `size` channels)^beta; with dy not None, y is the gradient dx."""
     cdef fc_view x_view, dy_view
     cdef fc_lrn o
+    cdef ix N, C, inner
     cdef int type = cnp.PyArray_TYPE(y)
+    around(y, 1, &N, &C, &inner)
+    if cnp.PyArray_SIZE(y) == 0:
+        return
     o.C, o.inner, o.size, o.alpha, o.beta, o.k = C, inner, size, alpha, beta, k
     check_result(y)
     input_view(&x_view, x, type, N * C * inner, "x")

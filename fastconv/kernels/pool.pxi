@@ -8,7 +8,7 @@ cdef extern from "native/kernels.h" nogil:
         const int64_t *begin[3]
         const int64_t *valid[3]
         const double *divisor[3]
-        int by_lanes, whole, regular
+        int by_lanes, whole, global_ "global", regular
         ix step, low, taps
         const int64_t *start[3]
         const int64_t *holder[3]
@@ -17,16 +17,20 @@ cdef extern from "native/kernels.h" nogil:
     void max_pool_rows_f64(const fc_view *x, const fc_pool *g, ix first, ix count, double *y, int64_t *indices)
     void avg_pool_rows_f32(const fc_view *x, const fc_pool *g, ix first, ix count, float *y)
     void avg_pool_rows_f64(const fc_view *x, const fc_pool *g, ix first, ix count, double *y)
-    int max_pool_plane_backward_f32(const fc_view *dy, const fc_view *indices, float *dx, ix plane, ix size, ix outputs, int64_t *wrong)
-    int max_pool_plane_backward_f64(const fc_view *dy, const fc_view *indices, double *dx, ix plane, ix size, ix outputs, int64_t *wrong)
-    void avg_pool_rows_backward_f32(const fc_view *dy, const fc_pool *g, ix first, ix count, float *dx, float *sums)
-    void avg_pool_rows_backward_f64(const fc_view *dy, const fc_pool *g, ix first, ix count, double *dx, double *sums)
+    int max_pool_plane_backward_f32(const fc_view *dy, const fc_view *indices, float *dx, ix plane, ix size, ix outputs, float *scratch, int64_t *wrong)
+    int max_pool_plane_backward_f64(const fc_view *dy, const fc_view *indices, double *dx, ix plane, ix size, ix outputs, double *scratch, int64_t *wrong)
+    void avg_pool_rows_backward_f32(const fc_view *dy, const fc_pool *g, ix first, ix count, float *dx, float *sums, int stream)
+    void avg_pool_rows_backward_f64(const fc_view *dy, const fc_pool *g, ix first, ix count, double *dx, double *sums, int stream)
     enum:
         FC_POOL_TAPS
         FC_POOL_REACH
         FC_POOL_STEP
         FC_POOL_SPAN
         FC_POOL_MARGIN
+
+
+cdef enum:
+    STREAM_PLANE = 256 * 1024  # bytes of a plane up to which it is made in the second-level cache, if results are written past the caches
 
 
 cdef const void *table(list kept, cnp.ndarray a) except NULL:
@@ -67,23 +71,30 @@ cdef class PoolShape:
         g.by_lanes = (problem.kernel[0] * problem.kernel[1] <= FC_POOL_TAPS and g.taps <= FC_POOL_TAPS
                       and g.size[0] * g.size[1] * g.size[2] < 2 ** 31  # positions fit the lanes of float
                       and (g.regular or g.size[2] <= FC_POOL_SPAN))
+        g.global_ = 1
+        for a in range(3):
+            g.global_ = g.global_ and g.out[a] == 1 and g.valid[a][0] == g.size[a]
         g.whole = g.out[2] == 1 and g.valid[2][0] == g.size[2] and g.dilation[2] == g.dilation[1] == 1
         if g.regular and g.by_lanes:
             fc_pool_place_taps(g)
 
 
+cdef void max_pool_task(real *y, int64_t *indices, const fc_view *x, const fc_pool *g, ix first, ix count) noexcept nogil:
+    if real is float:
+        max_pool_rows_f32(x, g, first, count, y, indices)
+    else:
+        max_pool_rows_f64(x, g, first, count, y, indices)
+
+
 cdef object run_max_pool(real *y, int64_t *indices, fc_view *x, PoolShape shape, int threads):
     cdef const fc_pool *g = &shape.pool
-    cdef ix rows = shape.planes * g.out[0] * g.out[1], task, count, step
-    threads = threads_for(x.size, threads)
-    step = TASK // (x.size // rows + 1) + 1
+    cdef ix rows = shape.planes * g.out[0] * g.out[1], task, step = TASK // (x.size // rows + 1) + 1
     with nogil:
-        for task in prange(ceil_div(rows, step), num_threads=threads, schedule="static"):
-            count = step if rows - task * step > step else rows - task * step
-            if real is float:
-                max_pool_rows_f32(x, g, task * step, count, y, indices)
-            else:
-                max_pool_rows_f64(x, g, task * step, count, y, indices)
+        if threads_for(x.size, threads) == 1:
+            max_pool_task(y, indices, x, g, 0, rows)
+        else:
+            for task in prange(ceil_div(rows, step), num_threads=threads, schedule="static"):
+                max_pool_task(y, indices, x, g, task * step, smaller(step, rows - task * step))
 
 
 def max_pool(cnp.ndarray x, cnp.ndarray y, cnp.ndarray indices, PoolShape shape, int threads):
@@ -102,18 +113,22 @@ def max_pool(cnp.ndarray x, cnp.ndarray y, cnp.ndarray indices, PoolShape shape,
         run_max_pool(<double *> cnp.PyArray_DATA(y), index, &view, shape, threads)
 
 
+cdef void avg_pool_task(real *y, const fc_view *x, const fc_pool *g, ix first, ix count) noexcept nogil:
+    if real is float:
+        avg_pool_rows_f32(x, g, first, count, y)
+    else:
+        avg_pool_rows_f64(x, g, first, count, y)
+
+
 cdef object run_avg_pool(real *y, fc_view *x, PoolShape shape, int threads):
     cdef const fc_pool *g = &shape.pool
-    cdef ix rows = shape.planes * g.out[0] * g.out[1], task, count, step
-    threads = threads_for(x.size, threads)
-    step = TASK // (x.size // rows + 1) + 1
+    cdef ix rows = shape.planes * g.out[0] * g.out[1], task, step = TASK // (x.size // rows + 1) + 1
     with nogil:
-        for task in prange(ceil_div(rows, step), num_threads=threads, schedule="static"):
-            count = step if rows - task * step > step else rows - task * step
-            if real is float:
-                avg_pool_rows_f32(x, g, task * step, count, y)
-            else:
-                avg_pool_rows_f64(x, g, task * step, count, y)
+        if threads_for(x.size, threads) == 1:
+            avg_pool_task(y, x, g, 0, rows)
+        else:
+            for task in prange(ceil_div(rows, step), num_threads=threads, schedule="static"):
+                avg_pool_task(y, x, g, task * step, smaller(step, rows - task * step))
 
 
 def avg_pool(cnp.ndarray x, cnp.ndarray y, PoolShape shape, int threads):
@@ -128,16 +143,29 @@ def avg_pool(cnp.ndarray x, cnp.ndarray y, PoolShape shape, int threads):
         run_avg_pool(<double *> cnp.PyArray_DATA(y), &view, shape, threads)
 
 
+cdef int max_pool_backward_task(real *dx, const fc_view *dy, const fc_view *indices, ix plane, ix size, ix outputs, real *scratch, int64_t *wrong) noexcept nogil:
+    if real is float:
+        return max_pool_plane_backward_f32(dy, indices, dx, plane, size, outputs, scratch, wrong)
+    else:
+        return max_pool_plane_backward_f64(dy, indices, dx, plane, size, outputs, scratch, wrong)
+
+
 cdef object run_max_pool_backward(real *dx, fc_view *dy, fc_view *indices, ix planes, ix size, ix outputs, int threads):
-    cdef ix plane
+    cdef ix plane, room = padded(size)
     cdef int bad = 0
     cdef int64_t wrong = 0
+    cdef real *scratch = NULL
+    threads = threads_for(planes * size, threads)
+    if streams(planes * size * sizeof(real)) and size * sizeof(real) <= STREAM_PLANE:
+        scratch = <real *> take_scratch(threads * room * sizeof(real))
     with nogil:
-        for plane in prange(planes, num_threads=threads_for(planes * size, threads), schedule="static"):
-            if real is float:
-                bad |= max_pool_plane_backward_f32(dy, indices, dx, plane, size, outputs, &wrong)
-            else:
-                bad |= max_pool_plane_backward_f64(dy, indices, dx, plane, size, outputs, &wrong)
+        if threads == 1:
+            for plane in range(planes):
+                bad |= max_pool_backward_task(dx, dy, indices, plane, size, outputs, scratch, &wrong)
+        else:
+            for plane in prange(planes, num_threads=threads, schedule="static"):
+                bad |= max_pool_backward_task(dx, dy, indices, plane, size, outputs, scratch + threadid() * room if scratch != NULL else NULL, &wrong)
+        fc_scratch_give(scratch)
     return wrong if bad else None
 
 
@@ -154,19 +182,26 @@ def max_pool_backward(cnp.ndarray dy, cnp.ndarray indices, cnp.ndarray dx, ix pl
     return run_max_pool_backward(<double *> cnp.PyArray_DATA(dx), &dy_view, &index_view, planes, size, outputs, threads)
 
 
+cdef void avg_pool_backward_task(real *dx, const fc_view *dy, const fc_pool *g, ix first, ix count, real *sums, int stream) noexcept nogil:
+    if real is float:
+        avg_pool_rows_backward_f32(dy, g, first, count, dx, sums, stream)
+    else:
+        avg_pool_rows_backward_f64(dy, g, first, count, dx, sums, stream)
+
+
 cdef object run_avg_pool_backward(real *dx, fc_view *dy, PoolShape shape, int threads):
     cdef const fc_pool *g = &shape.pool
-    cdef ix rows = shape.planes * g.size[0] * g.size[1], task, count, step = TASK // g.size[2] + 1, sums = padded(g.out[2] + 2 * FC_POOL_MARGIN)
+    cdef ix rows = shape.planes * g.size[0] * g.size[1], task, step = TASK // g.size[2] + 1, sums = padded(g.out[2] + 2 * FC_POOL_MARGIN)
+    cdef int stream = streams(rows * g.size[2] * sizeof(real))
     cdef real *scratch
     threads = threads_for(rows * g.size[2], threads)
     scratch = <real *> take_scratch(threads * sums * sizeof(real))
     with nogil:
-        for task in prange(ceil_div(rows, step), num_threads=threads, schedule="static"):
-            count = step if rows - task * step > step else rows - task * step
-            if real is float:
-                avg_pool_rows_backward_f32(dy, g, task * step, count, dx, scratch + threadid() * sums)
-            else:
-                avg_pool_rows_backward_f64(dy, g, task * step, count, dx, scratch + threadid() * sums)
+        if threads == 1:
+            avg_pool_backward_task(dx, dy, g, 0, rows, scratch, stream)
+        else:
+            for task in prange(ceil_div(rows, step), num_threads=threads, schedule="static"):
+                avg_pool_backward_task(dx, dy, g, task * step, smaller(step, rows - task * step), scratch + threadid() * sums, stream)
         fc_scratch_give(scratch)
 
 

@@ -4,6 +4,7 @@
 #include "lanes.h"
 #include "gemm.h"
 #include "dot.h"
+#include "thin.h"
 #include "peak.h"
 #include "pack.h"
 #include "vmath.h"

@@ -16,6 +16,15 @@
 #define TAKE_OR(p, fill) (left >= VL ? LOAD(p) : SELECT(NAME(lane_numbers)() < (INT)left, LOADN(p, left), fill))
 #define PUT(p, v) do { if (left >= VL) STORE(p, v); else STOREN(p, v, left); } while (0)
 
+/* The same with the body written twice, for whole vectors without asking how many remain. Only for bodies without a multiplication that feeds an addition,
+ * which a compiler might contract in one copy and not in the other. */
+#define EACH_LANES(i, n, ...)                                                                                                                          \
+    do {                                                                                                                                               \
+        ix i = 0;                                                                                                                                      \
+        for (; i + VL <= (n); i += VL) { const ix left = VL; __VA_ARGS__ }                                                                             \
+        if (i < (n)) { const ix left = (n) - i; __VA_ARGS__ }                                                                                          \
+    } while (0)
+
 /* for every block of `count` elements: at is its first element, n its length */
 #define FOR_BLOCKS(at, n, count) for (ix at = 0, n; (n = FC_MIN((ix)FC_BLOCK, (count) - at)) > 0; at += FC_BLOCK)
 
@@ -37,6 +46,14 @@ static inline void fc_total_add(fc_total *t, double v)
 static inline double fc_total_value(const fc_total *t)
 {
     return isfinite(t->sum) ? t->sum + t->rest : t->sum;
+}
+
+/* After the last stream_out of a task */
+static inline void fc_stream_end(void)
+{
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 #endif
 
@@ -120,25 +137,61 @@ INLINE V NAME(vsqrt)(V x)
 #endif
 }
 
-/* The sum of all lanes, neighbours first in halves: a fixed tree */
+/* The sum of all lanes, halves first: a fixed tree, the same as that of add_lanes_of_4 */
 INLINE REAL NAME(add_lanes)(V v)
 {
-    UNROLL for (int half = VL / 2; half; half /= 2)
-        UNROLL for (int i = 0; i < half; i++) v[i] += v[i + half];
+    UNROLL for (INT half = (INT)VL / 2; half; half /= 2) v += NAME(shuffle)(v, v, (NAME(lane_numbers)() + half) & ((INT)VL - 1));
     return v[0];
 }
 
-/* Sum of n contiguous values, n <= FC_BLOCK */
-INLINE REAL NAME(block_sum)(const REAL *p, ix n)
+/* Add n contiguous values to four partial sums by lanes: four, so that additions need not wait for one another */
+typedef struct { V a, b, c, d; } NAME(quad);
+INLINE void NAME(quad_add)(NAME(quad) *q, const REAL *p, ix n)
 {
-    V a = SPLAT(0), b = a, c = a, d = a; /* four, so that additions need not wait for one another */
-    ix whole = n / (4 * VL) * (4 * VL);
+    const ix whole = n / (4 * VL) * (4 * VL);
     for (ix i = 0; i < whole; i += 4 * VL) {
-        a += LOAD(p + i);
-        b += LOAD(p + i + VL);
-        c += LOAD(p + i + 2 * VL);
-        d += LOAD(p + i + 3 * VL);
+        q->a += LOAD(p + i);
+        q->b += LOAD(p + i + VL);
+        q->c += LOAD(p + i + 2 * VL);
+        q->d += LOAD(p + i + 3 * VL);
     }
-    FOR_LANES(i, n - whole) a += TAKE(p + whole + i);
+    FOR_LANES(i, n - whole) q->a += TAKE(p + whole + i);
+}
+INLINE V NAME(quad_lanes)(const NAME(quad) *q) { return (q->a + q->b) + (q->c + q->d); }
+
+/* The lanes whose sum is that of n contiguous values, n <= FC_BLOCK */
+INLINE V NAME(block_lanes)(const REAL *p, ix n)
+{
+    NAME(quad) q = {{0}, {0}, {0}, {0}};
+    NAME(quad_add)(&q, p, n);
+    return NAME(quad_lanes)(&q);
+}
+
+/* Sum of the products of n contiguous pairs, n <= FC_BLOCK */
+INLINE REAL NAME(block_dot)(const REAL *p, const REAL *q, ix n)
+{
+    V a = SPLAT(0), b = a, c = a, d = a;
+    const ix whole = n / (4 * VL) * (4 * VL);
+    for (ix i = 0; i < whole; i += 4 * VL) {
+        a = FMA(LOAD(p + i), LOAD(q + i), a);
+        b = FMA(LOAD(p + i + VL), LOAD(q + i + VL), b);
+        c = FMA(LOAD(p + i + 2 * VL), LOAD(q + i + 2 * VL), c);
+        d = FMA(LOAD(p + i + 3 * VL), LOAD(q + i + 3 * VL), d);
+    }
+    FOR_LANES(i, n - whole) a = FMA(TAKE(p + whole + i), TAKE(q + whole + i), a);
     return NAME(add_lanes)((a + b) + (c + d));
+}
+
+/* Sum of n contiguous values, n <= FC_BLOCK */
+INLINE REAL NAME(block_sum)(const REAL *p, ix n) { return NAME(add_lanes)(NAME(block_lanes)(p, n)); }
+
+/* Copy past the caches: for results that are larger than they are, whose old lines would otherwise be read from memory only to be overwritten. What is written
+ * becomes visible to other threads with the fence at the end. */
+INLINE void NAME(stream_out)(REAL *dst, const REAL *src, ix n)
+{
+    const ix head = FC_MIN((ix)((VBYTES - (uintptr_t)dst % VBYTES) % VBYTES / REAL_BYTES), n);
+    ix i = head;
+    if (head) STOREN(dst, LOADN(src, head), head);
+    for (; i + VL <= n; i += VL) STREAM(dst + i, LOAD(src + i));
+    if (i < n) STOREN(dst + i, LOADN(src + i, n - i), n - i);
 }

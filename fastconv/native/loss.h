@@ -81,7 +81,7 @@ static void NAME(entropy_row)(const fc_view *x, const fc_entropy *o, ix sample, 
     const int dense = !o->label || o->smoothing != 0;
     REAL shift = NAME(row_max)(x, start, C);
     REAL sum = NAME(row_exp)(x, start, C, shift, d);
-    REAL log_sum = (REAL)log((double)sum);
+    REAL log_sum = NAME(row_log)(sum);
     double total = o->weight_sum * o->smoothing / C, lost = 0; /* total: of weight * q */
     REAL own = o->label ? NAME(label_weight)(o, label) : 0;
     if (o->label) {

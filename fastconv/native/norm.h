@@ -12,7 +12,10 @@
 #define FC_UNIT 8192      /* 32 or 64 KB: read twice by the moments, the second time from the cache */
 #define FC_UNIT_ROWS 64
 
-enum { FC_SUM = 1, FC_PRODUCTS = 2, FC_MOMENTS = 3 }; /* what a unit yields, and how many numbers that is */
+/* What a unit yields, and how many numbers that is.
+ * FC_SUM: sum of x. FC_PRODUCTS: sum of y, sum of y (x - shift). FC_MOMENTS: number, mean, sum of squared deviations from it.
+ * FC_GRADIENTS: the moments of x, sum of y, sum of y (x - mean), the mean being the unit's own. */
+enum { FC_SUM = 1, FC_PRODUCTS = 2, FC_MOMENTS = 3, FC_GRADIENTS = 5 };
 
 typedef struct {
     ptrdiff_t N, C, inner;
@@ -59,23 +62,66 @@ static inline void fc_moments_add(fc_moments *m, const double *part)
     m->mean += delta * (count / all);
     m->count = all;
 }
+
+/* The `kind` numbers of a channel from those of its units, in order. Parts lie as (channel, part) by planes, as (part, channel, inner) by columns. */
+static inline void fc_join_parts(double *out, const double *parts, const fc_sums *s, int kind, ptrdiff_t channel)
+{
+    const ptrdiff_t runs = s->by_planes ? 1 : s->parts, run = s->by_planes ? s->parts : s->inner;
+    const ptrdiff_t apart = s->by_planes ? 0 : s->C * s->inner * kind;
+    fc_total first = {0, 0}, second = {0, 0};
+    parts += channel * run * kind;
+    out += channel * kind;
+    if (kind <= FC_PRODUCTS) {
+        for (ptrdiff_t r = 0; r < runs; r++)
+            for (ptrdiff_t i = 0; i < run; i++) {
+                const double *p = parts + r * apart + i * kind;
+                fc_total_add(&first, p[0]);
+                if (kind == FC_PRODUCTS) fc_total_add(&second, p[1]);
+            }
+        out[0] = fc_total_value(&first);
+        if (kind == FC_PRODUCTS) out[1] = fc_total_value(&second);
+        return;
+    }
+    fc_moments moments = {0, 0, 0};
+    for (ptrdiff_t r = 0; r < runs; r++)
+        for (ptrdiff_t i = 0; i < run; i++) fc_moments_add(&moments, parts + r * apart + i * kind);
+    out[0] = moments.count;
+    out[1] = moments.mean;
+    out[2] = moments.square;
+    if (kind != FC_GRADIENTS) return;
+    for (ptrdiff_t r = 0; r < runs; r++)
+        for (ptrdiff_t i = 0; i < run; i++) { /* products about each unit's mean become products about the mean of all */
+            const double *p = parts + r * apart + i * kind;
+            fc_total_add(&first, p[3]);
+            fc_total_add(&second, p[4] + (p[1] - moments.mean) * p[3]);
+        }
+    out[3] = fc_total_value(&first);
+    out[4] = fc_total_value(&second);
+}
 #endif
 
-/* A sum by lanes over many short runs: joins its total every FC_BLOCK elements. */
-typedef struct { fc_total total; ix since; V lanes; } NAME(running);
-INLINE void NAME(running_add)(NAME(running) *r, V v) { r->lanes += v; }
-INLINE void NAME(running_end)(NAME(running) *r, ix n)
+/* Sums by lanes over many short runs: they join their totals every FC_BLOCK elements. */
+typedef struct { fc_total total; NAME(quad) lanes; } NAME(running);
+INLINE void NAME(running_end)(NAME(running) *r)
 {
-    r->since += n;
-    if (r->since < FC_BLOCK) return;
-    fc_total_add(&r->total, NAME(add_lanes)(r->lanes));
-    r->lanes = SPLAT(0);
-    r->since = 0;
+    const NAME(quad) none = {{0}, {0}, {0}, {0}};
+    fc_total_add(&r->total, NAME(add_lanes)(NAME(quad_lanes)(&r->lanes)));
+    r->lanes = none;
 }
 INLINE double NAME(running_value)(NAME(running) *r)
 {
-    fc_total_add(&r->total, NAME(add_lanes)(r->lanes));
+    NAME(running_end)(r);
     return fc_total_value(&r->total);
+}
+
+/* Deviations of one vector, which are 0 past the end, their squares, y and its products */
+INLINE void NAME(deviations_add)(const int products, V d, V g, V *rest, V *square, V *sum, V *product)
+{
+    *rest += d;
+    *square = FMA(d, d, *square);
+    if (!products) return;
+    *sum += g;
+    *product = FMA(g, d, *product);
 }
 
 /* for every block of the runs of a unit: `from` is its first element, n its length */
@@ -85,13 +131,12 @@ INLINE double NAME(running_value)(NAME(running) *r)
         for (ix at = (unit) % (s)->pieces * (s)->piece, end = FC_MIN(at + (s)->piece, (s)->inner), n, from; \
              (n = FC_MIN((ix)FC_BLOCK, end - at)) > 0 && ((from = (sample * (s)->C + (c)) * (s)->inner + at), 1); at += n)
 
-/* One unit of channel c: out gets kind numbers. FC_SUM: sum of x. FC_PRODUCTS: sum of y, sum of y (x - shift). FC_MOMENTS: number, mean, square. */
-static void NAME(sum_planes)(const int kind, const fc_sums *s, const fc_view *xv, const fc_view *yv, REAL shift, ix c, ix unit,
-                             double *out)
+/* One unit of channel c: out gets kind numbers. */
+INLINE void NAME(sum_unit)(const int kind, const fc_sums *s, const fc_view *xv, const fc_view *yv, REAL shift, ix c, ix unit, double *out)
 {
     REAL x_buffer[FC_BLOCK], y_buffer[FC_BLOCK];
-    NAME(running) first = {{0, 0}, 0, {0}}, second = {{0, 0}, 0, {0}};
-    ix count = 0;
+    NAME(running) first = {{0, 0}, {{0}, {0}, {0}, {0}}}, second = first;
+    ix count = 0, since = 0;
     if (kind == FC_PRODUCTS) {
         FOR_UNIT(s, c, unit, from, n) {
             const REAL *x = NAME(fetch)(xv, from, n, x_buffer), *y = NAME(fetch)(yv, from, n, y_buffer);
@@ -99,56 +144,83 @@ static void NAME(sum_planes)(const int kind, const fc_sums *s, const fc_view *xv
             {
                 V g = TAKE(y + i); /* 0 past the end, as is then the product */
                 V d = TAKE_OR(x + i, SPLAT(shift)) - shift;
-                NAME(running_add)(&first, g);
-                NAME(running_add)(&second, g * d);
+                first.lanes.a += g;
+                second.lanes.a = FMA(g, d, second.lanes.a);
             }
-            NAME(running_end)(&first, n);
-            NAME(running_end)(&second, n);
+            if ((since += n) < FC_BLOCK) continue;
+            since = 0;
+            NAME(running_end)(&first);
+            NAME(running_end)(&second);
         }
         out[0] = NAME(running_value)(&first);
         out[1] = NAME(running_value)(&second);
         return;
     }
     FOR_UNIT(s, c, unit, from, n) {
-        const REAL *x = NAME(fetch)(xv, from, n, x_buffer);
-        FOR_LANES(i, n) NAME(running_add)(&first, TAKE(x + i));
-        NAME(running_end)(&first, n);
+        NAME(quad_add)(&first.lanes, NAME(fetch)(xv, from, n, x_buffer), n);
         count += n;
+        if ((since += n) < FC_BLOCK) continue;
+        since = 0;
+        NAME(running_end)(&first);
     }
     out[0] = NAME(running_value)(&first);
     if (kind == FC_SUM) return;
     /* deviations from the rounded mean; their own sum corrects for its rounding */
     const REAL mean = (REAL)(out[0] / (double)count);
-    NAME(running) rest = {{0, 0}, 0, {0}};
+    const V middle = SPLAT(mean);
+    NAME(running) rest = {{0, 0}, {{0}, {0}, {0}, {0}}}, sum = rest, product = rest;
+    since = 0;
     FOR_UNIT(s, c, unit, from, n) {
-        const REAL *x = NAME(fetch)(xv, from, n, x_buffer);
-        FOR_LANES(i, n)
-        {
-            V d = TAKE_OR(x + i, SPLAT(mean)) - mean;
-            NAME(running_add)(&rest, d);
-            NAME(running_add)(&second, d * d);
+        const REAL *x = NAME(fetch)(xv, from, n, x_buffer), *y = kind == FC_GRADIENTS ? NAME(fetch)(yv, from, n, y_buffer) : x;
+        const ix whole = n / (2 * VL) * (2 * VL);
+        for (ix i = 0; i < whole; i += 2 * VL) { /* two partial sums of each, so that additions need not wait for one another */
+            NAME(deviations_add)(kind == FC_GRADIENTS, LOAD(x + i) - middle, LOAD(y + i), &rest.lanes.a, &second.lanes.a, &sum.lanes.a, &product.lanes.a);
+            NAME(deviations_add)(kind == FC_GRADIENTS, LOAD(x + i + VL) - middle, LOAD(y + i + VL), &rest.lanes.b, &second.lanes.b, &sum.lanes.b,
+                                 &product.lanes.b);
         }
-        NAME(running_end)(&rest, n);
-        NAME(running_end)(&second, n);
+        FOR_LANES(i, n - whole)
+            NAME(deviations_add)(kind == FC_GRADIENTS, TAKE_OR(x + whole + i, middle) - middle, TAKE(y + whole + i), &rest.lanes.a, &second.lanes.a,
+                                 &sum.lanes.a, &product.lanes.a);
+        if ((since += n) < FC_BLOCK) continue;
+        since = 0;
+        NAME(running_end)(&rest);
+        NAME(running_end)(&second);
+        if (kind != FC_GRADIENTS) continue;
+        NAME(running_end)(&sum);
+        NAME(running_end)(&product);
     }
     const double off = NAME(running_value)(&rest);
     out[0] = (double)count;
     out[1] = (double)mean + off / (double)count;
     out[2] = NAME(running_value)(&second) - off * off / (double)count;
+    if (kind != FC_GRADIENTS) return;
+    out[3] = NAME(running_value)(&sum);
+    out[4] = NAME(running_value)(&product) - off / (double)count * out[3];
 }
 
-/* One unit by columns: out[(part * columns + column) * kind ...]. shift: of each column. */
-static void NAME(sum_columns)(const int kind, const fc_sums *s, const fc_view *xv, const fc_view *yv, const REAL *shift, ix unit,
-                              double *out)
+static void NAME(sum_planes)(int kind, const fc_sums *s, const fc_view *x, const fc_view *y, REAL shift, ix c, ix unit, double *out)
 {
-    REAL x_buffer[FC_STRIP], y_buffer[FC_STRIP], first[FC_STRIP], second[FC_STRIP], mean[FC_STRIP];
-    REAL part[FC_STRIP], second_part[FC_STRIP];
+    switch (kind) {
+    case FC_SUM: NAME(sum_unit)(FC_SUM, s, x, y, shift, c, unit, out); break;
+    case FC_PRODUCTS: NAME(sum_unit)(FC_PRODUCTS, s, x, y, shift, c, unit, out); break;
+    case FC_MOMENTS: NAME(sum_unit)(FC_MOMENTS, s, x, y, shift, c, unit, out); break;
+    default: NAME(sum_unit)(FC_GRADIENTS, s, x, y, shift, c, unit, out);
+    }
+}
+
+/* The sums of one strip of columns over the rows of a unit: totals are joined every FC_GROUP rows */
+typedef struct { REAL total[FC_STRIP], part[FC_STRIP]; } NAME(column_sums);
+
+/* One unit by columns: out[(part * columns + column) * kind ...]. shift: of each column. */
+static void NAME(sum_columns)(int kind, const fc_sums *s, const fc_view *xv, const fc_view *yv, const REAL *shift, ix unit, double *out)
+{
+    REAL x_buffer[FC_STRIP], y_buffer[FC_STRIP], mean[FC_STRIP];
+    NAME(column_sums) first, second, sum, product;
     const ix columns = s->results, column = unit % s->pieces * s->piece, width = FC_MIN(s->piece, columns - column);
     const ix n0 = unit / s->pieces * s->samples, rows = FC_MIN(s->samples, s->N - n0);
-    memset(first, 0, sizeof first);
-    memset(second, 0, sizeof second);
-    memset(part, 0, sizeof part);
-    memset(second_part, 0, sizeof second_part);
+    const size_t used = (size_t)(width + VL - 1) / VL * VL * sizeof(REAL); /* whole vectors of the arrays above */
+    NAME(column_sums) *const all[] = {&first, &second, &sum, &product};
+    for (int i = 0; i < (kind == FC_SUM ? 1 : kind == FC_GRADIENTS ? 4 : 2); i++) { memset(all[i]->total, 0, used); memset(all[i]->part, 0, used); }
     out += (unit / s->pieces * columns + column) * kind;
     for (ix n = 0; n < rows; n++) {
         const ix from = (n0 + n) * columns + column;
@@ -157,73 +229,94 @@ static void NAME(sum_columns)(const int kind, const fc_sums *s, const fc_view *x
         FOR_LANES(i, width)
         {
             V g = TAKE(y + i);
-            PUT(part + i, TAKE(part + i) + g);
-            if (kind == FC_PRODUCTS) PUT(second_part + i, TAKE(second_part + i) + g * (TAKE(x + i) - TAKE(shift + column + i)));
+            STORE(first.part + i, LOAD(first.part + i) + g);
+            if (kind == FC_PRODUCTS) STORE(second.part + i, FMA(g, TAKE(x + i) - TAKE(shift + column + i), LOAD(second.part + i)));
         }
         if (n % FC_GROUP == FC_GROUP - 1 || n == rows - 1) {
-            NAME(strip_flush)(first, part, width);
-            if (kind == FC_PRODUCTS) NAME(strip_flush)(second, second_part, width);
+            NAME(strip_flush)(first.total, first.part, width);
+            if (kind == FC_PRODUCTS) NAME(strip_flush)(second.total, second.part, width);
         }
     }
-    if (kind != FC_MOMENTS) {
+    if (kind <= FC_PRODUCTS) {
         for (ix i = 0; i < width; i++) {
-            out[i * kind] = first[i];
-            if (kind == FC_PRODUCTS) out[i * kind + 1] = second[i];
+            out[i * kind] = first.total[i];
+            if (kind == FC_PRODUCTS) out[i * kind + 1] = second.total[i];
         }
         return;
     }
-    for (ix i = 0; i < width; i++) { mean[i] = first[i] / (REAL)rows; first[i] = 0; }
+    for (ix i = 0; i < width; i++) { mean[i] = first.total[i] / (REAL)rows; first.total[i] = 0; }
     for (ix n = 0; n < rows; n++) {
-        const REAL *x = NAME(fetch)(xv, (n0 + n) * columns + column, width, x_buffer);
+        const ix from = (n0 + n) * columns + column;
+        const REAL *x = NAME(fetch)(xv, from, width, x_buffer);
+        const REAL *y = kind == FC_GRADIENTS ? NAME(fetch)(yv, from, width, y_buffer) : x;
         FOR_LANES(i, width)
         {
             V d = TAKE(x + i) - TAKE(mean + i);
-            PUT(part + i, TAKE(part + i) + d);
-            PUT(second_part + i, TAKE(second_part + i) + d * d);
+            STORE(first.part + i, LOAD(first.part + i) + d);
+            STORE(second.part + i, FMA(d, d, LOAD(second.part + i)));
+            if (kind != FC_GRADIENTS) continue;
+            V g = TAKE(y + i);
+            STORE(sum.part + i, LOAD(sum.part + i) + g);
+            STORE(product.part + i, FMA(g, d, LOAD(product.part + i)));
         }
-        if (n % FC_GROUP == FC_GROUP - 1 || n == rows - 1) {
-            NAME(strip_flush)(first, part, width);
-            NAME(strip_flush)(second, second_part, width);
-        }
+        if (n % FC_GROUP == FC_GROUP - 1 || n == rows - 1)
+            for (int i = 0; i < (kind == FC_GRADIENTS ? 4 : 2); i++) NAME(strip_flush)(all[i]->total, all[i]->part, width);
     }
     for (ix i = 0; i < width; i++, out += kind) {
+        const double off = first.total[i];
         out[0] = (double)rows;
-        out[1] = (double)mean[i] + (double)first[i] / (double)rows;
-        out[2] = (double)second[i] - (double)first[i] * first[i] / (double)rows;
+        out[1] = (double)mean[i] + off / (double)rows;
+        out[2] = (double)second.total[i] - off * off / (double)rows;
+        if (kind != FC_GRADIENTS) continue;
+        out[3] = sum.total[i];
+        out[4] = (double)product.total[i] - off / (double)rows * out[3];
     }
 }
 
-/* y = (x - mean) scale + shift (and + factor g, if there is g) for the elements [from, from + n) of a plane (step 0: one constant each) or of
+/* y = (x - mean) scale + shift, and + factor g, where there is x, or g, for the elements [from, from + n) of a plane (step 0: one constant each) or of
  * consecutive columns (step 1). */
 typedef struct { const REAL *mean, *scale, *shift, *factor; } NAME(affine);
-INLINE void NAME(affine_run)(const int step, const fc_view *xv, const fc_view *gv, const NAME(affine) *a, ix channel, ix from, ix count, REAL *y)
+INLINE V NAME(affine_lanes)(const int has_x, const int has_g, V x, V g, V mean, V scale, V shift, V factor)
 {
-    REAL x_buffer[FC_BLOCK], g_buffer[FC_BLOCK];
+    if (has_x) shift = FMA(x - mean, scale, shift);
+    return has_g ? FMA(g, factor, shift) : shift;
+}
+
+INLINE void NAME(affine_run)(const int step, const int has_x, const int has_g, const fc_view *xv, const fc_view *gv, const NAME(affine) *a, ix channel,
+                             ix from, ix count, REAL *y, int stream)
+{
+    REAL x_buffer[FC_BLOCK], g_buffer[FC_BLOCK], made[FC_BLOCK];
     FOR_BLOCKS(at, n, count) {
-        const REAL *x = xv ? NAME(fetch)(xv, from + at, n, x_buffer) : NULL;
-        const REAL *g = gv ? NAME(fetch)(gv, from + at, n, g_buffer) : NULL;
-        REAL *out = y + from + at;
+        const REAL *x = has_x ? NAME(fetch)(xv, from + at, n, x_buffer) : NULL;
+        const REAL *g = has_g ? NAME(fetch)(gv, from + at, n, g_buffer) : NULL;
+        REAL *out = stream ? made : y + from + at;
         const ix c = channel + at;
-        FOR_LANES(i, n)
-        {
-#define CONSTANT(name) (step ? TAKE(a->name + c + i) : SPLAT(a->name[channel]))
-            V r = CONSTANT(shift);
-            if (x) r += (TAKE(x + i) - CONSTANT(mean)) * CONSTANT(scale);
-            if (g) r += TAKE(g + i) * CONSTANT(factor);
-            PUT(out + i, r);
-#undef CONSTANT
+        if (step) {
+            FOR_LANES(i, n)
+                PUT(out + i, NAME(affine_lanes)(has_x, has_g, has_x ? TAKE(x + i) : SPLAT(0), has_g ? TAKE(g + i) : SPLAT(0), TAKE(a->mean + c + i),
+                                                TAKE(a->scale + c + i), TAKE(a->shift + c + i), TAKE(a->factor + c + i)));
+        } else {
+            const V mean = SPLAT(a->mean[channel]), scale = SPLAT(a->scale[channel]), shift = SPLAT(a->shift[channel]), factor = SPLAT(a->factor[channel]);
+            EACH_LANES(i, n, PUT(out + i, NAME(affine_lanes)(has_x, has_g, has_x ? TAKE(x + i) : SPLAT(0), has_g ? TAKE(g + i) : SPLAT(0), mean, scale,
+                                                             shift, factor)););
         }
+        if (stream) NAME(stream_out)(y + from + at, made, n);
     }
+    if (stream) fc_stream_end();
 }
 
-static void NAME(affine_plane)(const fc_view *x, const fc_view *g, const NAME(affine) *a, ix channel, ix from, ix count, REAL *y)
+static void NAME(affine_plane)(const fc_view *x, const fc_view *g, const NAME(affine) *a, ix channel, ix from, ix count, REAL *y, int stream)
 {
-    NAME(affine_run)(0, x, g, a, channel, from, count, y);
+    if (x && g) NAME(affine_run)(0, 1, 1, x, g, a, channel, from, count, y, stream);
+    else if (x) NAME(affine_run)(0, 1, 0, x, g, a, channel, from, count, y, stream);
+    else NAME(affine_run)(0, 0, 1, x, g, a, channel, from, count, y, stream);
 }
 
-static void NAME(affine_columns)(const fc_view *x, const fc_view *g, const NAME(affine) *a, ix column, ix from, ix count, REAL *y)
+static void NAME(affine_columns)(const fc_view *x, const fc_view *g, const NAME(affine) *a, ix column, ix from, ix count, REAL *y, int stream)
 {
-    NAME(affine_run)(1, x, g, a, column, from, count, y);
+    if (x && g) NAME(affine_run)(1, 1, 1, x, g, a, column, from, count, y, stream);
+    else if (x) NAME(affine_run)(1, 1, 0, x, g, a, column, from, count, y, stream);
+    else NAME(affine_run)(1, 0, 1, x, g, a, column, from, count, y, stream);
 }
 
 /* s^-beta for s > 0. 3/4 (the usual one), 1/2 and 1 by roots and a division, others by the system's pow in double. */

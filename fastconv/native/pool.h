@@ -28,6 +28,7 @@ typedef struct {
     const double *divisor[3];           /* an average divides by the product of the three entries; 16 more can be read */
     int by_lanes;
     int whole;                          /* one window a row, as wide as the plane, without gaps: it is one run of elements */
+    int global;                         /* one window, which is the plane */
     int regular;                        /* tap t of output q is at q * step - low + t * dilation along W, inside or not */
     ptrdiff_t step, low, taps;          /* then these hold */
     /* by fc_pool_place_taps, if by lanes and regular: where tap t of output 0 is once its row is split by residue modulo step */
@@ -71,6 +72,16 @@ static inline void fc_pool_next(fc_pool_rows *r, const fc_pool *g)
         }
     }
     fc_pool_look(r, g);
+}
+
+/* Whether index a of an axis lies in the windows of the same outputs as index b */
+static inline int fc_same_holders(const int64_t *start, const int64_t *holder, ptrdiff_t a, ptrdiff_t b)
+{
+    const ptrdiff_t count = start[a + 1] - start[a];
+    if (count != start[b + 1] - start[b]) return 0;
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (holder[start[a] + i] != holder[start[b] + i]) return 0;
+    return 1;
 }
 
 /* The length of one phase of a folded row that is split by residue modulo step */
@@ -339,11 +350,34 @@ INLINE void NAME(pool_window)(const int kind, const fc_view *x, const fc_pool *g
     if (kind == FC_POOL_MAX_AT) *index = best_at;
 }
 
+/* The averages of whole planes of up to FC_BLOCK elements, four at a time: the same bits as pool_window one by one */
+static void NAME(average_planes)(const fc_view *x, const fc_pool *g, ix first, ix count, REAL *y)
+{
+    REAL buffer[4][FC_BLOCK];
+    const ix size = g->size[0] * g->size[1] * g->size[2];
+    const double divisor = g->divisor[0][0] * g->divisor[1][0] * g->divisor[2][0];
+    for (ix i = first; i < first + count; i += 4) {
+        V lanes[4] = {{0}, {0}, {0}, {0}};
+        const ix planes = FC_MIN(4, first + count - i);
+        for (ix k = 0; k < planes; k++) lanes[k] = NAME(block_lanes)(NAME(fetch)(x, (i + k) * size, size, buffer[k]), size);
+#if VBYTES / REAL_BYTES == 2
+        for (ix k = 0; k < planes; k++) y[i + k] = (REAL)((double)NAME(add_lanes)(lanes[k]) / divisor);
+#else
+        V sums = NAME(add_lanes_of_4)(lanes[0], lanes[1], lanes[2], lanes[3]);
+        for (ix k = 0; k < planes; k++) y[i + k] = (REAL)((double)sums[k] / divisor);
+#endif
+    }
+}
+
 /* Output rows [first, first + count) */
 INLINE void NAME(pool_rows)(const int kind, const fc_view *x, const fc_pool *g, ix first, ix count, REAL *y, int64_t *indices)
 {
     const ix Q = g->out[2];
     fc_pool_rows r;
+    if (kind == FC_POOL_SUM && g->global && g->size[0] * g->size[1] * g->size[2] <= FC_BLOCK) {
+        NAME(average_planes)(x, g, first, count, y);
+        return;
+    }
     fc_pool_at(&r, g, first);
     y += first * Q;
     if (kind == FC_POOL_MAX_AT) indices += first * Q;
@@ -378,22 +412,27 @@ static void NAME(max_pool_rows)(const fc_view *x, const fc_pool *g, ix first, ix
 
 /* dx of one plane: every dy is added at its index, in the order of the outputs. -1 is ignored; any other index outside is left out
  * and told in *wrong. An index is read once, since another thread may be changing it. Returns whether one was wrong. */
-static int NAME(max_pool_plane_backward)(const fc_view *dyv, const fc_view *indices, REAL *dx, ix plane, ix size, ix outputs,
-                                         int64_t *wrong)
+static int NAME(max_pool_plane_backward)(const fc_view *dyv, const fc_view *indices, REAL *result, ix plane, ix size, ix outputs,
+                                         REAL *scratch, int64_t *wrong)
 {
     REAL buffer[FC_BLOCK];
     int64_t index_buffer[FC_BLOCK];
     int bad = 0;
-    dx += plane * size;
+    REAL *dx = scratch ? scratch : result + plane * size; /* a plane that is to be streamed is made in scratch, in the second-level cache */
     memset(dx, 0, (size_t)size * sizeof *dx);
     FOR_BLOCKS(at, n, outputs) {
         const REAL *dy = NAME(fetch)(dyv, plane * outputs + at, n, buffer);
         const int64_t *index = fc_fetch_int64(indices, plane * outputs + at, n, index_buffer);
+#pragma GCC unroll 4
         for (ix i = 0; i < n; i++) {
             int64_t k = *(const volatile int64_t *)(index + i);
-            if ((uint64_t)k < (uint64_t)size) dx[k] += dy[i];
+            if (__builtin_expect((uint64_t)k < (uint64_t)size, 1)) dx[k] += dy[i];
             else if (k != -1) { *wrong = k; bad = 1; }
         }
+    }
+    if (scratch) {
+        NAME(stream_out)(result + plane * size, scratch, size);
+        fc_stream_end();
     }
     return bad;
 }
@@ -435,7 +474,7 @@ INLINE void NAME(gather_outputs)(const fc_view *dyv, const fc_pool *g, ix plane,
 }
 
 /* dx by lanes where windows are regular: element j * step + f - low of dx is the sum over the taps of residue f of sums[j - tap / step]. */
-INLINE void NAME(spread_regular)(const fc_pool *g, const REAL *sums, REAL *dx)
+INLINE void NAME(spread_regular)(const fc_pool *g, const REAL *sums, REAL *dx, int stream)
 {
     REAL out[FC_POOL_STEP * FC_BLOCK + 2 * FC_POOL_STEP * 16];
     const ix step = g->step, W = g->size[2];
@@ -459,27 +498,65 @@ INLINE void NAME(spread_regular)(const fc_pool *g, const REAL *sums, REAL *dx)
             } else if (step == 2) {
                 STORE(out + 2 * j, NAME(zip)(r[0], r[1], 0));
                 STORE(out + 2 * j + VL, NAME(zip)(r[0], r[1], 1));
+            } else if (step == 4) {
+                V even[2] = {NAME(zip)(r[0], r[2], 0), NAME(zip)(r[0], r[2], 1)}, odd[2] = {NAME(zip)(r[1], r[3], 0), NAME(zip)(r[1], r[3], 1)};
+                for (int half = 0; half < 2; half++) {
+                    STORE(out + 4 * j + 2 * half * VL, NAME(zip)(even[half], odd[half], 0));
+                    STORE(out + 4 * j + (2 * half + 1) * VL, NAME(zip)(even[half], odd[half], 1));
+                }
             } else {
-                for (ix f = 0; f < step; f++)
-                    for (ix l = 0; l < VL; l++) out[(j + l) * step + f] = r[f][l];
+                REAL phase[FC_POOL_STEP][VBYTES / REAL_BYTES];
+                for (ix f = 0; f < step; f++) STORE(phase[f], r[f]);
+                for (ix l = 0; l < VL; l++)
+                    for (ix f = 0; f < step; f++) out[(j + l) * step + f] = phase[f][l];
             }
         }
-        memcpy(dx + from, out + (from - (j0 * step - g->low)), (size_t)(to - from) * sizeof *dx);
+        if (stream) NAME(stream_out)(dx + from, out + (from - (j0 * step - g->low)), to - from);
+        else memcpy(dx + from, out + (from - (j0 * step - g->low)), (size_t)(to - from) * sizeof *dx);
     }
 }
 
-static void NAME(avg_pool_rows_backward)(const fc_view *dyv, const fc_pool *g, ix first, ix count, REAL *dx, REAL *sums)
+/* The gradient of global averages: elements [first, first + count) of dx, each plane one value */
+static void NAME(fill_planes)(const fc_view *dyv, const fc_pool *g, ix first, ix count, REAL *dx)
+{
+    const ix size = g->size[0] * g->size[1] * g->size[2];
+    const REAL divide = (REAL)g->divisor[2][0] * (REAL)(g->divisor[0][0] * g->divisor[1][0]);
+    for (ix at = first, n; at < first + count; at += n) {
+        REAL buffer[1];
+        const ix plane = at / size;
+        const V value = SPLAT(*NAME(fetch)(dyv, plane, 1, buffer) / divide);
+        n = FC_MIN((plane + 1) * size, first + count) - at;
+        FOR_LANES(i, n) PUT(dx + at + i, value);
+    }
+}
+
+static void NAME(avg_pool_rows_backward)(const fc_view *dyv, const fc_pool *g, ix first, ix count, REAL *dx, REAL *sums, int stream)
 {
     const ix H = g->size[1], W = g->size[2], Q = g->out[2];
     const int64_t *start = g->start[2], *holder = g->holder[2];
+    if (g->global) {
+        NAME(fill_planes)(dyv, g, first * W, count * W, dx);
+        return;
+    }
     memset(sums, 0, FC_POOL_MARGIN * sizeof *sums);
     sums += FC_POOL_MARGIN;
     memset(sums + Q, 0, FC_POOL_MARGIN * sizeof *sums);
     dx += first * W;
-    for (ix row = first; row < first + count; row++, dx += W) {
-        NAME(gather_outputs)(dyv, g, row / H / g->size[0], row / H % g->size[0], row % H, sums);
-        if (g->regular && g->by_lanes) {
-            NAME(spread_regular)(g, sums, dx);
+    ix h = first % H, d = first / H % g->size[0], plane = first / H / g->size[0];
+    for (ix row = first; row < first + count; row++, dx += W, h++) {
+        if (h == H) {
+            h = 0;
+            if (++d == g->size[0]) { d = 0; plane++; }
+        }
+        const int lanes = g->regular && g->by_lanes;
+        if (row == first || h == 0 || !fc_same_holders(g->start[1], g->holder[1], h, h - 1)) {
+            NAME(gather_outputs)(dyv, g, plane, d, h, sums);
+        } else if (!stream || !lanes) { /* the row above, again */
+            memcpy(dx, dx - W, (size_t)W * sizeof *dx);
+            continue;
+        }
+        if (lanes) {
+            NAME(spread_regular)(g, sums, dx, stream);
             continue;
         }
         for (ix w = 0; w < W; w++) {
@@ -488,4 +565,5 @@ static void NAME(avg_pool_rows_backward)(const fc_view *dyv, const fc_pool *g, i
             dx[w] = sum;
         }
     }
+    if (stream) fc_stream_end();
 }

@@ -18,6 +18,8 @@
 #include <string.h>
 #if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -82,6 +84,7 @@ typedef ptrdiff_t ix;
 #undef STOREN
 #undef SELECT
 #undef FMA
+#undef STREAM
 #undef MR
 #undef NV
 #undef MR_BYTES
@@ -113,6 +116,7 @@ typedef INT M __attribute__((vector_size(VBYTES)));
 #define STOREN(p, v, n) NAME(store_first)((p), (v), (n))
 #define SELECT(m, a, b) ((V)(((M)(a) & (m)) | ((M)(b) & ~(m))))
 #define FMA(a, b, c) NAME(multiply_add)((a), (b), (c))
+#define STREAM(p, v) NAME(stream)((p), (v))
 
 #if VBYTES == 64 && REAL_BYTES == 4
 INLINE V NAME(load_first)(const REAL *p, ix n) { return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
@@ -120,6 +124,22 @@ INLINE void NAME(store_first)(REAL *p, V v, ix n) { _mm512_mask_storeu_ps(p, (__
 #elif VBYTES == 64
 INLINE V NAME(load_first)(const REAL *p, ix n) { return (V)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
 INLINE void NAME(store_first)(REAL *p, V v, ix n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v); }
+#elif defined(__AVX2__)
+INLINE __m256i NAME(first_mask)(ix n)
+{
+#if REAL_BYTES == 4
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+#else
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+#endif
+}
+#if REAL_BYTES == 4
+INLINE V NAME(load_first)(const REAL *p, ix n) { return (V)_mm256_maskload_ps(p, NAME(first_mask)(n)); }
+INLINE void NAME(store_first)(REAL *p, V v, ix n) { _mm256_maskstore_ps(p, NAME(first_mask)(n), (__m256)v); }
+#else
+INLINE V NAME(load_first)(const REAL *p, ix n) { return (V)_mm256_maskload_pd(p, NAME(first_mask)(n)); }
+INLINE void NAME(store_first)(REAL *p, V v, ix n) { _mm256_maskstore_pd(p, NAME(first_mask)(n), (__m256d)v); }
+#endif
 #else
 INLINE V NAME(load_first)(const REAL *p, ix n)
 {
@@ -156,6 +176,20 @@ INLINE V NAME(load_between)(const REAL *p, ix low, ix high)
     return v;
 }
 #endif
+
+/* A whole vector past the caches, to an address of its own alignment */
+INLINE void NAME(stream)(REAL *p, V v)
+{
+#if VBYTES == 64
+    _mm512_stream_si512((void *)p, (__m512i)v);
+#elif VBYTES == 32
+    _mm256_stream_si256((void *)p, (__m256i)v);
+#elif defined(__SSE2__)
+    _mm_stream_si128((void *)p, (__m128i)v);
+#else
+    STORE(p, v);
+#endif
+}
 
 #if VBYTES == 64 && REAL_BYTES == 4
 INLINE V NAME(multiply_add)(V a, V b, V c) { return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }

@@ -20,9 +20,11 @@ static REAL NAME(row_max)(const fc_view *x, ix start, ix count)
         const REAL *p = NAME(fetch)(x, start + at, n, buffer);
         FOR_LANES(i, n) { V v = TAKE_OR(p + i, low); m = SELECT(v > m, v, m); }
     }
-    REAL largest = m[0];
-    for (int i = 1; i < VL; i++) if (m[i] > largest) largest = m[i];
-    return largest;
+    UNROLL for (INT half = (INT)VL / 2; half; half /= 2) {
+        V other = NAME(shuffle)(m, m, (NAME(lane_numbers)() + half) & ((INT)VL - 1));
+        m = SELECT(other > m, other, m);
+    }
+    return m[0];
 }
 
 /* The sum of exp(x - shift), each stored in e unless that is NULL */
@@ -45,6 +47,8 @@ static REAL NAME(row_exp)(const fc_view *x, ix start, ix count, REAL shift, REAL
     return (REAL)fc_total_value(&total);
 }
 
+INLINE REAL NAME(row_log)(REAL x) { return NAME(vlog)(SPLAT(x))[0]; }
+
 static void NAME(softmax_row)(const fc_view *x, REAL *y, ix start, ix count, int logarithm)
 {
     REAL buffer[FC_BLOCK];
@@ -52,10 +56,11 @@ static void NAME(softmax_row)(const fc_view *x, REAL *y, ix start, ix count, int
     REAL sum = NAME(row_exp)(x, start, count, shift, logarithm ? NULL : y + start);
     y += start;
     if (!logarithm) {
-        FOR_LANES(i, count) PUT(y + i, TAKE(y + i) / sum);
+        const REAL inverse = 1 / sum; /* the sum is at least 1; divisions would take as long as the exponentials */
+        FOR_LANES(i, count) PUT(y + i, TAKE(y + i) * inverse);
         return;
     }
-    REAL log_sum = (REAL)log((double)sum);
+    const REAL log_sum = NAME(row_log)(sum);
     FOR_BLOCKS(at, n, count) {
         const REAL *p = NAME(fetch)(x, start + at, n, buffer);
         FOR_LANES(i, n) PUT(y + at + i, TAKE(p + i) - shift - log_sum);
@@ -71,20 +76,15 @@ static void NAME(softmax_row_backward)(const fc_view *dyv, const fc_view *yv, RE
     FOR_BLOCKS(at, n, count) {
         const REAL *dy = NAME(fetch)(dyv, start + at, n, dy_buffer);
         const REAL *y = logarithm ? NULL : NAME(fetch)(yv, start + at, n, y_buffer);
-        V sum = SPLAT(0);
-        FOR_LANES(i, n) { V g = TAKE(dy + i); sum += logarithm ? g : g * TAKE(y + i); }
-        fc_total_add(&total, NAME(add_lanes)(sum));
+        fc_total_add(&total, logarithm ? NAME(block_sum)(dy, n) : NAME(block_dot)(dy, y, n));
     }
     REAL sum = (REAL)fc_total_value(&total);
     dx += start;
     FOR_BLOCKS(at, n, count) {
         const REAL *dy = NAME(fetch)(dyv, start + at, n, dy_buffer);
         const REAL *y = NAME(fetch)(yv, start + at, n, y_buffer);
-        FOR_LANES(i, n)
-        {
-            V g = TAKE(dy + i), v = TAKE(y + i);
-            PUT(dx + at + i, logarithm ? g - NAME(vexp)(v) * sum : v * (g - sum));
-        }
+        if (logarithm) FOR_LANES(i, n) PUT(dx + at + i, TAKE(dy + i) - NAME(vexp)(TAKE(y + i)) * sum);
+        else FOR_LANES(i, n) PUT(dx + at + i, TAKE(y + i) * (TAKE(dy + i) - sum));
     }
 }
 
@@ -134,11 +134,11 @@ static void NAME(softmax_strip)(const fc_view *x, REAL *y, ix start, ix classes,
     REAL buffer[FC_STRIP], shift[FC_STRIP], sum[FC_STRIP];
     NAME(strip_max)(x, start, classes, inner, width, shift);
     NAME(strip_exp)(x, start, classes, inner, width, shift, sum, logarithm ? NULL : y + start);
-    if (logarithm) FOR_LANES(i, width) PUT(sum + i, NAME(vlog)(TAKE(sum + i)));
+    FOR_LANES(i, width) PUT(sum + i, logarithm ? NAME(vlog)(TAKE(sum + i)) : SPLAT(1) / TAKE_OR(sum + i, SPLAT(1)));
     for (ix c = 0; c < classes; c++) {
         REAL *out = y + start + c * inner;
         if (!logarithm) {
-            FOR_LANES(i, width) PUT(out + i, TAKE(out + i) / TAKE(sum + i));
+            FOR_LANES(i, width) PUT(out + i, TAKE(out + i) * TAKE(sum + i));
             continue;
         }
         const REAL *p = NAME(fetch)(x, start + c * inner, width, buffer);
