@@ -158,27 +158,14 @@ class PoolProblem:
         shape, char = key(x)
         if input_shape is not None:
             return _sizes(op, ndim, char, shape, arguments.shape_of(op, "input_shape", input_shape), True)
-        spatial(op, "x", shape, ndim)
+        if output_size is None or type(output_size) is int:
+            return _adaptive(op, ndim, char, shape, (output_size,))
         if isinstance(output_size, (tuple, list)):
-            wanted = [v if v is None else arguments.canonical(op, "output_size", v) for v in output_size]
+            wanted = tuple(v if v is None else arguments.canonical(op, "output_size", v) for v in output_size)
         else:
-            wanted = (
-                output_size if output_size is None else arguments.canonical(op, "output_size", output_size)
-            )
+            wanted = arguments.canonical(op, "output_size", output_size)
             wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-        shown = arguments.show(output_size)
-        if any(v is not None and not isinstance(v, int) for v in wanted):
-            raise TypeError(f"{op}: output_size must be an int or {ndim} ints (or None), got {shown}")
-        wanted = wanted * ndim if len(wanted) == 1 else wanted
-        if len(wanted) != ndim:
-            raise ValueError(
-                f"{op}: output_size={shown} has {len(wanted)} values, need 1 or {ndim}"
-                " (one per spatial axis, None keeps that axis)"
-            )
-        if any(v is not None and not 1 <= v <= arguments.INT_MAX for v in wanted):
-            raise ValueError(f"{op}: output_size={shown}, need 1 to {arguments.INT_MAX} on every axis")
-        out = tuple(size if v is None else v for v, size in zip(wanted, shape[-ndim:]))
-        return _sizes(op, ndim, char, (*shape[:-ndim], *out), shape, True)
+        return _adaptive(op, ndim, char, shape, wanted)
 
     @staticmethod
     def of_indices(dy, input_shape, *, ndim, op):
@@ -229,6 +216,25 @@ def _ceil_size(op, size, kernel, stride, dilation, pads):
             )
         out.append(min(windows, -(-(s + low) // st)))
     return tuple(out)
+
+
+@lru_cache(CACHE)
+def _adaptive(op, ndim, char, shape, wanted):
+    """An adaptive pool over x of this shape to the sizes wanted: one or one per axis, None keeps an axis."""
+    spatial(op, "x", shape, ndim)
+    shown = arguments.show(wanted if len(wanted) != 1 else wanted[0])
+    if any(v is not None and not isinstance(v, int) for v in wanted):
+        raise TypeError(f"{op}: output_size must be an int or {ndim} ints (or None), got {shown}")
+    wanted = wanted * ndim if len(wanted) == 1 else wanted
+    if len(wanted) != ndim:
+        raise ValueError(
+            f"{op}: output_size={shown} has {len(wanted)} values, need 1 or {ndim}"
+            " (one per spatial axis, None keeps that axis)"
+        )
+    if any(v is not None and not 1 <= v <= arguments.INT_MAX for v in wanted):
+        raise ValueError(f"{op}: output_size={shown}, need 1 to {arguments.INT_MAX} on every axis")
+    out = tuple(size if v is None else v for v, size in zip(wanted, shape[-ndim:]))
+    return _sizes(op, ndim, char, (*shape[:-ndim], *out), shape, True)
 
 
 @lru_cache(CACHE)

@@ -34,6 +34,7 @@ cdef extern from "native/kernels.h" nogil:
     void affine_plane_f64(const fc_view *x, const fc_view *g, const affine_f64 *a, ix channel, ix start, ix count, double *y, int stream)
     void affine_columns_f32(const fc_view *x, const fc_view *g, const affine_f32 *a, ix column, ix start, ix count, float *y, int stream)
     void affine_columns_f64(const fc_view *x, const fc_view *g, const affine_f64 *a, ix column, ix start, ix count, double *y, int stream)
+    void channel_scales_f64(double *out, const double *weight, const double *variance, double eps, ix C)
     void lrn_strip_f32(const fc_view *x, const fc_lrn *o, ix start, ix width, float *y, float *scratch)
     void lrn_strip_f64(const fc_view *x, const fc_lrn *o, ix start, ix width, double *y, double *scratch)
     void lrn_strip_backward_f32(const fc_view *dy, const fc_view *x, const fc_lrn *o, ix start, ix width, float *dx, float *scratch)
@@ -247,9 +248,9 @@ cdef int run_batch_norm(real *y, const fc_view *x, Channels *c, cnp.ndarray runn
         if running_var is not None:
             update_channels(running_var, c.variance, count / (count - 1), momentum, c, type, "running_var")
     with nogil:
-        for i in range(c.C):
-            c.scale[i] = c.weight[i] / sqrt(c.variance[i] + c.eps)
-            c.shift[i], c.factor[i] = c.bias[i], 0
+        channel_scales_f64(c.scale, c.weight, c.variance, c.eps, c.C)
+        memcpy(c.shift, c.bias, c.C * sizeof(double))
+        memset(c.factor, 0, c.C * sizeof(double))
         run_affine(y, x, NULL, c, threads)
     return 0
 

@@ -17,8 +17,8 @@ cdef extern from "native/kernels.h" nogil:
     void max_pool_rows_f64(const fc_view *x, const fc_pool *g, ix first, ix count, double *y, int64_t *indices)
     void avg_pool_rows_f32(const fc_view *x, const fc_pool *g, ix first, ix count, float *y)
     void avg_pool_rows_f64(const fc_view *x, const fc_pool *g, ix first, ix count, double *y)
-    int max_pool_plane_backward_f32(const fc_view *dy, const fc_view *indices, float *dx, ix plane, ix size, ix outputs, float *scratch, int64_t *wrong)
-    int max_pool_plane_backward_f64(const fc_view *dy, const fc_view *indices, double *dx, ix plane, ix size, ix outputs, double *scratch, int64_t *wrong)
+    int max_pool_plane_backward_f32(const fc_view *dy, const fc_view *indices, float *dx, ix plane, ix size, ix outputs, float *scratch, int clear, int64_t *wrong)
+    int max_pool_plane_backward_f64(const fc_view *dy, const fc_view *indices, double *dx, ix plane, ix size, ix outputs, double *scratch, int clear, int64_t *wrong)
     void avg_pool_rows_backward_f32(const fc_view *dy, const fc_pool *g, ix first, ix count, float *dx, float *sums, int stream)
     void avg_pool_rows_backward_f64(const fc_view *dy, const fc_pool *g, ix first, ix count, double *dx, double *sums, int stream)
     enum:
@@ -30,6 +30,7 @@ cdef extern from "native/kernels.h" nogil:
 
 
 cdef enum:
+    SPARSE = 16                # elements of a plane for each that a maximum came from
     STREAM_PLANE = 256 * 1024  # bytes of a plane up to which it is made in the second-level cache, if results are written past the caches
 
 
@@ -143,28 +144,32 @@ def avg_pool(cnp.ndarray x, cnp.ndarray y, PoolShape shape, int threads):
         run_avg_pool(<double *> cnp.PyArray_DATA(y), &view, shape, threads)
 
 
-cdef int max_pool_backward_task(real *dx, const fc_view *dy, const fc_view *indices, ix plane, ix size, ix outputs, real *scratch, int64_t *wrong) noexcept nogil:
+cdef int max_pool_backward_task(real *dx, const fc_view *dy, const fc_view *indices, ix plane, ix size, ix outputs, real *scratch, int clear, int64_t *wrong) noexcept nogil:
     if real is float:
-        return max_pool_plane_backward_f32(dy, indices, dx, plane, size, outputs, scratch, wrong)
+        return max_pool_plane_backward_f32(dy, indices, dx, plane, size, outputs, scratch, clear, wrong)
     else:
-        return max_pool_plane_backward_f64(dy, indices, dx, plane, size, outputs, scratch, wrong)
+        return max_pool_plane_backward_f64(dy, indices, dx, plane, size, outputs, scratch, clear, wrong)
 
 
 cdef object run_max_pool_backward(real *dx, fc_view *dy, fc_view *indices, ix planes, ix size, ix outputs, int threads):
     cdef ix plane, room = padded(size)
-    cdef int bad = 0
+    cdef int bad = 0, clear = 1
     cdef int64_t wrong = 0
     cdef real *scratch = NULL
     threads = threads_for(planes * size, threads)
-    if streams(planes * size * sizeof(real)) and size * sizeof(real) <= STREAM_PLANE:
+    if threads == 1 and outputs * SPARSE < size:
+        clear = 0  # few values: one fill of everything is faster than many of planes
+    elif streams(planes * size * sizeof(real)) and size * sizeof(real) <= STREAM_PLANE:
         scratch = <real *> take_scratch(threads * room * sizeof(real))
     with nogil:
+        if clear == 0:
+            memset(dx, 0, planes * size * sizeof(real))
         if threads == 1:
             for plane in range(planes):
-                bad |= max_pool_backward_task(dx, dy, indices, plane, size, outputs, scratch, &wrong)
+                bad |= max_pool_backward_task(dx, dy, indices, plane, size, outputs, scratch, clear, &wrong)
         else:
             for plane in prange(planes, num_threads=threads, schedule="static"):
-                bad |= max_pool_backward_task(dx, dy, indices, plane, size, outputs, scratch + threadid() * room if scratch != NULL else NULL, &wrong)
+                bad |= max_pool_backward_task(dx, dy, indices, plane, size, outputs, scratch + threadid() * room if scratch != NULL else NULL, clear, &wrong)
         fc_scratch_give(scratch)
     return wrong if bad else None
 

@@ -319,6 +319,14 @@ static void NAME(affine_columns)(const fc_view *x, const fc_view *g, const NAME(
     else NAME(affine_run)(1, 0, 1, x, g, a, column, from, count, y, stream);
 }
 
+#if REAL_BYTES == 8
+/* out = weight / sqrt(variance + eps), for every channel */
+static void NAME(channel_scales)(double *out, const double *weight, const double *variance, double eps, ix C)
+{
+    EACH_LANES(c, C, PUT(out + c, TAKE(weight + c) / NAME(vsqrt)(TAKE_OR(variance + c, SPLAT(1)) + eps)););
+}
+#endif
+
 /* s^-beta for s > 0. 3/4 (the usual one), 1/2 and 1 by roots and a division, others by the system's pow in double. */
 INLINE V NAME(inverse_power)(V s, double beta)
 {

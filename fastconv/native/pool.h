@@ -413,13 +413,13 @@ static void NAME(max_pool_rows)(const fc_view *x, const fc_pool *g, ix first, ix
 /* dx of one plane: every dy is added at its index, in the order of the outputs. -1 is ignored; any other index outside is left out
  * and told in *wrong. An index is read once, since another thread may be changing it. Returns whether one was wrong. */
 static int NAME(max_pool_plane_backward)(const fc_view *dyv, const fc_view *indices, REAL *result, ix plane, ix size, ix outputs,
-                                         REAL *scratch, int64_t *wrong)
+                                         REAL *scratch, int clear, int64_t *wrong)
 {
     REAL buffer[FC_BLOCK];
     int64_t index_buffer[FC_BLOCK];
     int bad = 0;
     REAL *dx = scratch ? scratch : result + plane * size; /* a plane that is to be streamed is made in scratch, in the second-level cache */
-    memset(dx, 0, (size_t)size * sizeof *dx);
+    if (clear) memset(dx, 0, (size_t)size * sizeof *dx);
     FOR_BLOCKS(at, n, outputs) {
         const REAL *dy = NAME(fetch)(dyv, plane * outputs + at, n, buffer);
         const int64_t *index = fc_fetch_int64(indices, plane * outputs + at, n, index_buffer);
@@ -474,24 +474,28 @@ INLINE void NAME(gather_outputs)(const fc_view *dyv, const fc_pool *g, ix plane,
 }
 
 /* dx by lanes where windows are regular: element j * step + f - low of dx is the sum over the taps of residue f of sums[j - tap / step]. */
-INLINE void NAME(spread_regular)(const fc_pool *g, const REAL *sums, REAL *dx, int stream)
+typedef struct { const REAL *tap[FC_POOL_STEP][FC_POOL_TAPS]; ix taps[FC_POOL_STEP]; } NAME(pool_spread); /* by residue, last tap first */
+static void NAME(spread_taps)(NAME(pool_spread) *s, const fc_pool *g, const REAL *sums)
 {
-    REAL out[FC_POOL_STEP * FC_BLOCK + 2 * FC_POOL_STEP * 16];
-    const ix step = g->step, W = g->size[2];
-    const REAL *tap[FC_POOL_STEP][FC_POOL_TAPS]; /* by residue, last tap first */
-    ix taps[FC_POOL_STEP] = {0};
+    memset(s->taps, 0, sizeof s->taps);
     for (ix t = g->taps - 1; t >= 0; t--) {
         const ix f = g->tap_residue[t];
-        tap[f][taps[f]++] = sums - g->tap_shift[t];
+        s->tap[f][s->taps[f]++] = sums - g->tap_shift[t];
     }
+}
+
+INLINE void NAME(spread_steps)(const ix step, const fc_pool *g, const NAME(pool_spread) *s, REAL *dx, int stream)
+{
+    REAL out[FC_POOL_STEP * FC_BLOCK + 2 * FC_POOL_STEP * 16];
+    const ix W = g->size[2];
     for (ix j0 = g->low / step; j0 * step - g->low < W; j0 += FC_BLOCK) {
         const ix from = FC_MAX(j0 * step - g->low, 0), count = FC_MIN((ix)FC_BLOCK, (W - 1 + g->low) / step + 1 - j0);
         const ix to = FC_MIN((j0 + count) * step - g->low, W);
         for (ix j = 0; j < count; j += VL) {
             V r[FC_POOL_STEP];
-            for (ix f = 0; f < step; f++) {
+            UNROLL for (ix f = 0; f < step; f++) {
                 r[f] = SPLAT(0);
-                for (ix t = 0; t < taps[f]; t++) r[f] += LOAD(tap[f][t] + j0 + j);
+                for (ix t = 0; t < s->taps[f]; t++) r[f] += LOAD(s->tap[f][t] + j0 + j);
             }
             if (step == 1) {
                 STORE(out + j, r[0]);
@@ -513,6 +517,16 @@ INLINE void NAME(spread_regular)(const fc_pool *g, const REAL *sums, REAL *dx, i
         }
         if (stream) NAME(stream_out)(dx + from, out + (from - (j0 * step - g->low)), to - from);
         else memcpy(dx + from, out + (from - (j0 * step - g->low)), (size_t)(to - from) * sizeof *dx);
+    }
+}
+
+static void NAME(spread_regular)(const fc_pool *g, const NAME(pool_spread) *s, REAL *dx, int stream)
+{
+    switch (g->step) { /* unrolled for the strides that networks use */
+    case 1: NAME(spread_steps)(1, g, s, dx, stream); break;
+    case 2: NAME(spread_steps)(2, g, s, dx, stream); break;
+    case 3: NAME(spread_steps)(3, g, s, dx, stream); break;
+    default: NAME(spread_steps)(4, g, s, dx, stream);
     }
 }
 
@@ -542,13 +556,15 @@ static void NAME(avg_pool_rows_backward)(const fc_view *dyv, const fc_pool *g, i
     sums += FC_POOL_MARGIN;
     memset(sums + Q, 0, FC_POOL_MARGIN * sizeof *sums);
     dx += first * W;
+    const int lanes = g->regular && g->by_lanes;
+    NAME(pool_spread) spread;
+    if (lanes) NAME(spread_taps)(&spread, g, sums);
     ix h = first % H, d = first / H % g->size[0], plane = first / H / g->size[0];
     for (ix row = first; row < first + count; row++, dx += W, h++) {
         if (h == H) {
             h = 0;
             if (++d == g->size[0]) { d = 0; plane++; }
         }
-        const int lanes = g->regular && g->by_lanes;
         if (row == first || h == 0 || !fc_same_holders(g->start[1], g->holder[1], h, h - 1)) {
             NAME(gather_outputs)(dyv, g, plane, d, h, sums);
         } else if (!stream || !lanes) { /* the row above, again */
@@ -556,7 +572,7 @@ static void NAME(avg_pool_rows_backward)(const fc_view *dyv, const fc_pool *g, i
             continue;
         }
         if (lanes) {
-            NAME(spread_regular)(g, sums, dx, stream);
+            NAME(spread_regular)(g, &spread, dx, stream);
             continue;
         }
         for (ix w = 0; w < W; w++) {
