@@ -646,6 +646,19 @@ def test_peers_are_capped_like_fastconv(tmp_path):
     assert {"FASTCONV_ISA=baseline", "ONEDNN_MAX_CPU_ISA=SSE41"} <= set(environment)
 
 
+def test_who_cannot_be_capped_is_left_out(monkeypatch, tmp_path):
+    peer = type(peers.get("numpy"))
+    monkeypatch.setattr(peer, "capped", False)
+    monkeypatch.setattr(isa, "levels", lambda: ("baseline", "avx2"))
+    for cap, left_out in ((None, False), ("avx2", False), ("baseline", True)):
+        made = report.new_report()
+        stage = timing._Stage(made, cap, tmp_path)
+        assert stage.present(["numpy"]) == ([] if left_out else ["numpy"])
+    assert made["implementations"]["numpy"]["missing"] == (
+        "uses all instructions of the processor, not baseline at most"
+    )
+
+
 def test_a_wrong_result_of_ours_is_a_failure(capsys, tmp_path):
     made = synthetic(a={"fastconv": 1.0})
     made["results"][0]["wrong"] = "off by much"

@@ -169,7 +169,8 @@ def markdown(report):
         if entry["missing"] is None and name.partition(":")[0] != "fastconv":
             versions |= entry["versions"]
     told = ", ".join(f"{package} {version}" for package, version in versions.items())
-    threads = " and ".join(map(str, counts)) + (" threads, in this order" if len(counts) > 1 else " threads")
+    several = " threads, in this order" if len(counts) > 1 else " thread" + "s" * (counts != [1])
+    threads = " and ".join(map(str, counts)) + several
     lines.append(
         f"\nA peer's time divided by fastconv's: geometric mean and worst problem, on {threads}."
         f" {machine['processor']} with {own['isa']}, fastconv {own['version']}, {told};"

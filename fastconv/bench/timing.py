@@ -138,6 +138,8 @@ class _Stage:
         for name in names:
             implementation = peers.get(name)
             missing = implementation.missing()
+            if missing is None and not implementation.capped and self.isa not in (None, levels.levels()[-1]):
+                missing = f"uses all instructions of the processor, not {self.isa} at most"
             entry = {"title": implementation.title, "missing": missing, "versions": {}, "openmp": []}
             self.report["implementations"][name] = entry
             if missing is None:
@@ -227,7 +229,9 @@ class _Turns:
         self.worker, self.result, self.samples = worker, result, []
         inner = max(1, math.ceil(SAMPLE / max(estimate, 1e-7)))
         repeats = min(max(int(BURST / (inner * estimate)), 1), 20)
-        self.burst = {"inner": inner, "repeats": repeats, "warmup": 1 if estimate < 10 * BURST else 0}
+        # A call that fills a burst is its own warming up: nothing of its start is in a cache at its end.
+        warmup = 1 if estimate < BURST else 0
+        self.burst = {"inner": inner, "repeats": repeats, "warmup": warmup}
 
     def finish(self):
         best = min(self.samples)

@@ -31,6 +31,20 @@ THREADS = (
     "FASTCONV_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"
 )  # fmt: skip
 
+# How libraries are told the newest instructions that they may use: oneDNN, PyTorch's own kernels, MKL,
+# OpenBLAS (products in NumPy, whose elementwise functions go on as they please), XLA (JAX), Numba. Whoever
+# takes no such order at all is left out of a capped run (`Implementation.capped`).
+_CAPPED = (
+    "FASTCONV_ISA", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS",
+    "OPENBLAS_CORETYPE", "XLA_FLAGS", "NUMBA_CPU_NAME",
+)  # fmt: skip
+CAPS = {
+    "baseline": "baseline SSE41 default SSE4_2 Prescott --xla_cpu_max_isa=SSE4_2 x86-64",
+    "avx2": "avx2 AVX2 avx2 AVX2 Haswell --xla_cpu_max_isa=AVX2 haswell",
+    "avx512": "avx512 AVX512_CORE avx512 AVX512 SkylakeX --xla_cpu_max_isa=AVX512 skylake-avx512",
+}
+CAPS = {level: dict(zip(_CAPPED, words.split())) for level, words in CAPS.items()}
+
 GATE = 8
 """An implementation is wrong, and not timed, when it errs by more than so many times the bound of a direct
 sum: room for fast algorithms (Winograd, FFT), whose transforms cost them accuracy."""
@@ -43,8 +57,7 @@ class Died(Exception):
 class Worker:
     """One implementation with one number of threads and one allocator, in its own process.
 
-    isa: cap of fastconv's instruction set (oneDNN is capped alike, so that the comparison stays fair), or
-    None.
+    isa: cap of the instruction set, fastconv's and everybody's (`CAPS`), or None.
     """
 
     def __init__(self, implementation, threads, allocator, isa=None, cwd=None):
@@ -52,9 +65,7 @@ class Worker:
         environment = {**os.environ, **ALLOCATORS[allocator], **{name: str(threads) for name in THREADS}}
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
         if isa:
-            environment["FASTCONV_ISA"] = isa
-            caps = {"avx2": "AVX2", "avx512": "AVX512_CORE", "baseline": "SSE41"}
-            environment["ONEDNN_MAX_CPU_ISA"] = caps[isa]
+            environment |= CAPS[isa]
         self.process = subprocess.Popen(
             [sys.executable, "-m", __name__, implementation, str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=cwd,

@@ -14,13 +14,14 @@ class Implementation:
     """One way to compute problems. A subclass says what it needs and prepares calls.
 
     name: a word for command lines and files; title: for readers; packages: what must be installed, the
-    first of which gives the version; slow: arithmetic above `most_flops` is refused, since it would take
-    minutes.
+    first of which gives the version; most_flops: more arithmetic is refused, since it would take minutes;
+    capped: whether its instruction set can be capped (`worker.CAPS`).
     """
 
     name = title = ""
     packages = ()
     most_flops = None
+    capped = True
 
     def missing(self):
         """Why this cannot run here, or None. Imports nothing."""

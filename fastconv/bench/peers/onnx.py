@@ -26,6 +26,7 @@ NODES = {
 class OnnxRuntime(Implementation):
     name, title = "onnxruntime", "ONNX Runtime"
     packages = ("onnxruntime",)
+    capped = False
 
     def setup(self, threads):
         import onnxruntime
