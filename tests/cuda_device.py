@@ -15,10 +15,12 @@ def strided(array):
     from numba import cuda
 
     from fastconv.cuda import _arrays
+    from fastconv.cuda.simple import copy
 
     if array.size == 0 or array.ndim == 0:
         return fc.cuda.to_device(array)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False) if not array.dtype.isnative else array
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if any(stride % array.itemsize for stride in array.strides):
         array = array.copy()
     reach = [(size - 1) * stride // array.itemsize for size, stride in zip(array.shape, array.strides)]
@@ -27,11 +29,8 @@ def strided(array):
     span = cuda.to_device(host)
     memory = _arrays.describe("strided", span)
     made = memory.moved(offset * array.itemsize).view(array.shape, array.strides)
-    call = _arrays.Call("strided", span)
-    made.pointer = memory.pointer + offset * array.itemsize
-    from fastconv.cuda.simple import copy
-
-    copy.scatter(call, _arrays.describe("strided", cuda.to_device(np.ascontiguousarray(array))), made)
+    contiguous = _arrays.describe("strided", cuda.to_device(np.ascontiguousarray(array)))
+    copy.scatter(_arrays.Call("strided", span), contiguous, made)
     if _arrays.SIMULATOR:
         return cuda.devicearray.FakeCUDAArray(made.memory())
     return made.argument()

@@ -1,6 +1,7 @@
 """Launching kernels: types, grids, streams; and the index arithmetic that kernels share."""
 
 import functools
+import warnings
 
 import numpy as np
 from numba import cuda, int64, types, uint32
@@ -16,6 +17,7 @@ device = register_jitable  # a function that kernels call; in the simulator it i
 
 THREADS = 128  # a multiple of the warp, small enough for any number of registers
 BLOCKS = 1 << 20  # more would gain nothing, and threads stride over the rest
+CONFIGURATIONS = 1024  # kept of each kernel
 SIMULATED = (2, 4)  # blocks and threads in the simulator, where a thread of the system plays each of them
 
 
@@ -46,7 +48,8 @@ class Kernel:
     def __init__(self, function):
         functools.update_wrapper(self, function)
         self.function = function
-        self._compiled = {}
+        self._compiled = {}  # signature -> the compiled kernel
+        self._ready = {}  # (signature, blocks, device, stream) -> what launches it
 
     def signature(self, arguments):
         """numba's types of the arguments of a launch."""
@@ -58,19 +61,29 @@ class Kernel:
         if size == 0:
             return
         signature = self.signature(arguments)
-        compiled = self._compiled.get(signature)
-        if compiled is None:
-            compiled = self._compiled[signature] = self._compile(signature)
         values = [_value_of(argument, kind) for argument, kind in zip(arguments, signature)]
-        if _arrays.SIMULATOR:
-            compiled[SIMULATED](*values)
-            return
         grid = min(-(-size // THREADS), BLOCKS)
         with _arrays.on_device(call.device):
-            compiled[grid, THREADS, call.stream_argument()](*values)
+            key = signature, grid, call.device, call.stream
+            ready = self._ready.get(key)
+            if ready is None:
+                ready = self._configure(key, call.stream_argument())
+            ready(*values)
 
-    def _compile(self, signature):
-        return cuda.jit(types.void(*signature))(self.function)
+    def _configure(self, key, stream):
+        """A function of the arguments that launches; numba would warn of every grid that is small."""
+        signature, grid, _, _ = key
+        compiled = self._compiled.get(signature)
+        if compiled is None:
+            compiled = self._compiled[signature] = cuda.jit(types.void(*signature))(self.function)
+        if _arrays.SIMULATOR:
+            return compiled[SIMULATED]
+        if len(self._ready) >= CONFIGURATIONS:
+            self._ready.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ready = self._ready[key] = compiled[grid, THREADS, stream]
+        return ready
 
 
 def kernel(function):
