@@ -1,9 +1,10 @@
 """What the rooms of the compiled backend share about arrays: where results come from, and plain copies.
 
-Every result is made by `empty` (or `zeros`). Small ones are np.empty's. Large ones live in 64-byte aligned blocks, on huge pages where the system has them, that are
-reused once the array and all views of it are gone: a fresh large array costs the system a page fault for every page, which takes longer than many a kernel does.
-They are ordinary arrays in every other respect: they own their data, may be resized and pickled, and tracemalloc sees them. See `_config.KEEP_BYTES` for how much
-is kept idle.
+Every result is made by `empty`, `like` or `zeros`. Small ones are np.empty's. Large ones live in 64-byte aligned blocks,
+on huge pages where the system has them, that are reused once the array and all views of it are gone: a fresh large
+array costs the system a page fault for every page, which takes longer than many a kernel does. They are ordinary arrays
+in every other respect: they own their data, may be resized and pickled, and tracemalloc sees them. See
+`_config.KEEP_BYTES` for how much is kept idle.
 """
 
 import numpy as np

@@ -1,6 +1,7 @@
-"""The fully connected layer: forward as products of rows with rows, its gradients as products of matrices. Arguments are already valid.
+"""The fully connected layer: forward as products of rows with rows, its gradients as products of matrices.
 
-Rows of x and dy are samples; every element is summed in an order that depends on the length of its own sum alone, so a sample's result does not depend on its batch.
+Arguments are already valid. Rows of x and dy are samples; every element is summed in an order that depends on the
+length of its own sum alone, so a sample's result does not depend on its batch.
 """
 
 import math

@@ -1,4 +1,7 @@
-"""Bias gradient, batch and local response normalisation: what each entry allocates. Arguments are already valid."""
+"""Bias gradient, batch and local response normalisation: what each entry allocates.
+
+Arguments are already valid.
+"""
 
 from .. import _config
 from . import isa
@@ -13,7 +16,8 @@ def channel_sum(dy, axis):
 
 def batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps):
     y = like(x)
-    isa.active().batch_norm(x, weight, bias, running_mean, running_var, y, training, momentum, eps, _config.get_num_threads())
+    options = (training, momentum, eps, _config.get_num_threads())
+    isa.active().batch_norm(x, weight, bias, running_mean, running_var, y, *options)
     return y
 
 
@@ -22,8 +26,8 @@ def batch_norm_backward(dy, x, weight, running_mean, running_var, training, eps)
     if not dx.size:
         return dx, zeros(channels, dx.dtype), zeros(channels, dx.dtype)
     dweight, dbias = empty(channels, dx.dtype), empty(channels, dx.dtype)
-    threads = _config.get_num_threads()
-    isa.active().batch_norm_backward(dy, x, weight, running_mean, running_var, dx, dweight, dbias, training, eps, threads)
+    options = (dx, dweight, dbias, training, eps, _config.get_num_threads())
+    isa.active().batch_norm_backward(dy, x, weight, running_mean, running_var, *options)
     return dx, dweight, dbias
 
 

@@ -10,7 +10,7 @@
 #define FC_NORM_COMMON
 #define FC_INNER_MIN 16   /* one vector of floats: below it most lanes along the inner axis would be idle */
 #define FC_UNIT 8192      /* 32 or 64 KB: read twice by the moments, the second time from the cache */
-#define FC_UNIT_ROWS 64
+#define FC_UNIT_ROWS 256  /* of a strip: 256 or 512 KB, read twice by the moments; joining the parts of fewer rows takes as long as summing them */
 
 /* What a unit yields, and how many numbers that is.
  * FC_SUM: sum of x. FC_PRODUCTS: sum of y, sum of y (x - shift). FC_MOMENTS: number, mean, sum of squared deviations from it.
@@ -71,6 +71,10 @@ static inline void fc_join_parts(double *out, const double *parts, const fc_sums
     fc_total first = {0, 0}, second = {0, 0};
     parts += channel * run * kind;
     out += channel * kind;
+    if (runs * run == 1) {
+        memcpy(out, parts, (size_t)kind * sizeof *out);
+        return;
+    }
     if (kind <= FC_PRODUCTS) {
         for (ptrdiff_t r = 0; r < runs; r++)
             for (ptrdiff_t i = 0; i < run; i++) {
@@ -211,31 +215,52 @@ static void NAME(sum_planes)(int kind, const fc_sums *s, const fc_view *x, const
 /* The sums of one strip of columns over the rows of a unit: totals are joined every FC_GROUP rows */
 typedef struct { REAL total[FC_STRIP], part[FC_STRIP]; } NAME(column_sums);
 
-/* One unit by columns: out[(part * columns + column) * kind ...]. shift: of each column. */
-static void NAME(sum_columns)(int kind, const fc_sums *s, const fc_view *xv, const fc_view *yv, const REAL *shift, ix unit, double *out)
+/* Add four rows (of which FC_GROUP is a multiple), or one: sums are taken up and put back once */
+INLINE void NAME(column_add)(const int rows, const REAL *const *x, REAL *part, ix width)
 {
-    REAL x_buffer[FC_STRIP], y_buffer[FC_STRIP], mean[FC_STRIP];
+    FOR_LANES(i, width)
+    {
+        V sum = LOAD(part + i);
+        UNROLL for (int r = 0; r < rows; r++) sum += TAKE(x[r] + i);
+        STORE(part + i, sum);
+    }
+}
+
+/* One unit by columns: out[(part * columns + column) * kind ...]. shift: of each column. */
+INLINE void NAME(sum_columns_of)(const int kind, const fc_sums *s, const fc_view *xv, const fc_view *yv, const REAL *shift, ix unit, double *out)
+{
+    REAL x_buffer[4][FC_STRIP], y_buffer[FC_STRIP], mean[FC_STRIP];
     NAME(column_sums) first, second, sum, product;
+    NAME(column_sums) *const all[] = {&first, &second, &sum, &product};
     const ix columns = s->results, column = unit % s->pieces * s->piece, width = FC_MIN(s->piece, columns - column);
     const ix n0 = unit / s->pieces * s->samples, rows = FC_MIN(s->samples, s->N - n0);
     const size_t used = (size_t)(width + VL - 1) / VL * VL * sizeof(REAL); /* whole vectors of the arrays above */
-    NAME(column_sums) *const all[] = {&first, &second, &sum, &product};
-    for (int i = 0; i < (kind == FC_SUM ? 1 : kind == FC_GRADIENTS ? 4 : 2); i++) { memset(all[i]->total, 0, used); memset(all[i]->part, 0, used); }
+    UNROLL for (int i = 0; i < (kind == FC_SUM ? 1 : kind == FC_GRADIENTS ? 4 : 2); i++)
+    {
+        memset(all[i]->total, 0, used);
+        memset(all[i]->part, 0, used);
+    }
     out += (unit / s->pieces * columns + column) * kind;
-    for (ix n = 0; n < rows; n++) {
-        const ix from = (n0 + n) * columns + column;
-        const REAL *x = NAME(fetch)(xv, from, width, x_buffer);
-        const REAL *y = kind == FC_PRODUCTS ? NAME(fetch)(yv, from, width, y_buffer) : x;
-        FOR_LANES(i, width)
-        {
-            V g = TAKE(y + i);
-            STORE(first.part + i, LOAD(first.part + i) + g);
-            if (kind == FC_PRODUCTS) STORE(second.part + i, FMA(g, TAKE(x + i) - TAKE(shift + column + i), LOAD(second.part + i)));
+    for (ix n = 0, taken; n < rows; n += taken) {
+        const REAL *x[4];
+        taken = kind != FC_PRODUCTS && rows - n >= 4 ? 4 : 1;
+        for (ix r = 0; r < taken; r++) x[r] = NAME(fetch)(xv, (n0 + n + r) * columns + column, width, x_buffer[r]);
+        if (taken == 4) {
+            NAME(column_add)(4, x, first.part, width);
+        } else if (kind != FC_PRODUCTS) {
+            NAME(column_add)(1, x, first.part, width);
+        } else {
+            const REAL *y = NAME(fetch)(yv, (n0 + n) * columns + column, width, y_buffer);
+            FOR_LANES(i, width)
+            {
+                V g = TAKE(y + i);
+                STORE(first.part + i, LOAD(first.part + i) + g);
+                STORE(second.part + i, FMA(g, TAKE(x[0] + i) - TAKE(shift + column + i), LOAD(second.part + i)));
+            }
         }
-        if (n % FC_GROUP == FC_GROUP - 1 || n == rows - 1) {
-            NAME(strip_flush)(first.total, first.part, width);
-            if (kind == FC_PRODUCTS) NAME(strip_flush)(second.total, second.part, width);
-        }
+        if ((n + taken) % FC_GROUP && n + taken < rows) continue;
+        NAME(strip_flush)(first.total, first.part, width);
+        if (kind == FC_PRODUCTS) NAME(strip_flush)(second.total, second.part, width);
     }
     if (kind <= FC_PRODUCTS) {
         for (ix i = 0; i < width; i++) {
@@ -244,10 +269,10 @@ static void NAME(sum_columns)(int kind, const fc_sums *s, const fc_view *xv, con
         }
         return;
     }
-    for (ix i = 0; i < width; i++) { mean[i] = first.total[i] / (REAL)rows; first.total[i] = 0; }
+    FOR_LANES(i, width) { PUT(mean + i, TAKE(first.total + i) / (REAL)rows); PUT(first.total + i, SPLAT(0)); }
     for (ix n = 0; n < rows; n++) {
         const ix from = (n0 + n) * columns + column;
-        const REAL *x = NAME(fetch)(xv, from, width, x_buffer);
+        const REAL *x = NAME(fetch)(xv, from, width, x_buffer[0]);
         const REAL *y = kind == FC_GRADIENTS ? NAME(fetch)(yv, from, width, y_buffer) : x;
         FOR_LANES(i, width)
         {
@@ -260,7 +285,7 @@ static void NAME(sum_columns)(int kind, const fc_sums *s, const fc_view *xv, con
             STORE(product.part + i, FMA(g, d, LOAD(product.part + i)));
         }
         if (n % FC_GROUP == FC_GROUP - 1 || n == rows - 1)
-            for (int i = 0; i < (kind == FC_GRADIENTS ? 4 : 2); i++) NAME(strip_flush)(all[i]->total, all[i]->part, width);
+            UNROLL for (int i = 0; i < (kind == FC_GRADIENTS ? 4 : 2); i++) NAME(strip_flush)(all[i]->total, all[i]->part, width);
     }
     for (ix i = 0; i < width; i++, out += kind) {
         const double off = first.total[i];
@@ -270,6 +295,16 @@ static void NAME(sum_columns)(int kind, const fc_sums *s, const fc_view *xv, con
         if (kind != FC_GRADIENTS) continue;
         out[3] = sum.total[i];
         out[4] = (double)product.total[i] - off / (double)rows * out[3];
+    }
+}
+
+static void NAME(sum_columns)(int kind, const fc_sums *s, const fc_view *x, const fc_view *y, const REAL *shift, ix unit, double *out)
+{
+    switch (kind) {
+    case FC_SUM: NAME(sum_columns_of)(FC_SUM, s, x, y, shift, unit, out); break;
+    case FC_PRODUCTS: NAME(sum_columns_of)(FC_PRODUCTS, s, x, y, shift, unit, out); break;
+    case FC_MOMENTS: NAME(sum_columns_of)(FC_MOMENTS, s, x, y, shift, unit, out); break;
+    default: NAME(sum_columns_of)(FC_GRADIENTS, s, x, y, shift, unit, out);
     }
 }
 

@@ -351,6 +351,7 @@ INLINE void NAME(pool_window)(const int kind, const fc_view *x, const fc_pool *g
 }
 
 /* The averages of whole planes of up to FC_BLOCK elements, four at a time: the same bits as pool_window one by one */
+typedef double NAME(four) __attribute__((vector_size(32)));
 static void NAME(average_planes)(const fc_view *x, const fc_pool *g, ix first, ix count, REAL *y)
 {
     REAL buffer[4][FC_BLOCK];
@@ -363,8 +364,13 @@ static void NAME(average_planes)(const fc_view *x, const fc_pool *g, ix first, i
 #if VBYTES / REAL_BYTES == 2
         for (ix k = 0; k < planes; k++) y[i + k] = (REAL)((double)NAME(add_lanes)(lanes[k]) / divisor);
 #else
-        V sums = NAME(add_lanes_of_4)(lanes[0], lanes[1], lanes[2], lanes[3]);
-        for (ix k = 0; k < planes; k++) y[i + k] = (REAL)((double)sums[k] / divisor);
+        const V sums = NAME(add_lanes_of_4)(lanes[0], lanes[1], lanes[2], lanes[3]);
+        const NAME(four) averages = (NAME(four)){sums[0], sums[1], sums[2], sums[3]} / divisor;
+        if (planes == 4) {
+            UNROLL for (ix k = 0; k < 4; k++) y[i + k] = (REAL)averages[k];
+        } else {
+            for (ix k = 0; k < planes; k++) y[i + k] = (REAL)averages[k];
+        }
 #endif
     }
 }

@@ -11,7 +11,8 @@ INLINE void NAME(thin_body)(const ix rows, const int whole, ix kc, const REAL *A
     UNROLL for (ix j = 0; j < DOT_N; j++) n[j] = FC_MAX(FC_MIN(columns - j * VL, VL), 0);
     UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < DOT_N; j++) c[i][j] = (V){0};
     for (ix k = 0; k < kc; k++) {
-        __builtin_prefetch(B + 8 * ldb); /* rows of B may lie pages apart, where nothing else fetches early */
+        /* rows of B may lie pages apart, where nothing else fetches early */
+        UNROLL for (ix j = 0; j < DOT_N; j++) __builtin_prefetch(B + 8 * ldb + j * VL);
         UNROLL for (ix j = 0; j < DOT_N; j++) b[j] = whole ? LOAD(B + j * VL) : LOADN(B + j * VL, n[j]);
         UNROLL for (ix i = 0; i < rows; i++)
         {
