@@ -354,6 +354,13 @@ static void NAME(scatter)(REAL *y, ix channel, ix yw, const REAL *tile, ix ld, i
             for (ix i = 0; i < rows; i++) {
                 const REAL *from = tile + i * ld + j * VL + s->lane;
                 REAL *to = y + i * channel + s->at;
+                if (yw == 1) {
+                    V v = LOADN(from, s->len);
+                    if (accumulate) v += LOADN(to, s->len);
+                    if (bias) v += bias[i];
+                    STOREN(to, v, s->len);
+                    continue;
+                }
                 for (ix l = 0; l < s->len; l++) {
                     REAL v = from[l];
                     if (accumulate) v += to[l * yw];
