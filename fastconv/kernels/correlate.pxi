@@ -52,6 +52,8 @@ cdef extern from "native/kernels.h" nogil:
     void stage_f64(double *strip, const fc_source *s, const char *channel, const fc_axis *axis, const fc_block *b, ix max_rows, ix max_width)
     void gather_f32(float *B, ix stream, const float *strip, const ix *tap_offset, ix taps, const fc_block *b, ix ahead)
     void gather_f64(double *B, ix stream, const double *strip, const ix *tap_offset, ix taps, const fc_block *b, ix ahead)
+    void gather_turned_f32(float *dst, ix out_stream, const float *source, const ix *row_offset, ix rows, const fc_block *b, ix ahead)
+    void gather_turned_f64(double *dst, ix out_stream, const double *source, const ix *row_offset, ix rows, const fc_block *b, ix ahead)
     void transpose_f32(float *dst, ix out_stream, const float *src, ix in_stream, ix rows, ix vectors)
     void transpose_f64(double *dst, ix out_stream, const double *src, ix in_stream, ix rows, ix vectors)
     void pack_weights_f32(float *A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps, int swap)

@@ -50,6 +50,24 @@ cdef void plan_outer(real *tag, Outer *o, size_t *sums, size_t *tables, size_t *
     per_thread[0] = (per_thread[0] + 2 * (fc_block_bytes(&o.grid) + 64) + 127) // 64 * 64
 
 
+cdef void turn_patches(real *turned, ix span, real *patches, real *strip, const fc_source *source, ix channel, const fc_axis *axis, const fc_grid *grid,
+                       const fc_block *block, const ix *rows, const ix *tap_offset, ix taps, ix first, ix last, ix ahead) noexcept nogil:
+    """Rows [first, last) of the patch matrix of one block with pixels as the index of the sum: [vector of rows][pixel][row], vectors `span` apart."""
+    cdef ix vl = vector_lanes(turned), stream = ceil_div(last - first, vl) * vl * vl
+    cdef const char *plane = source.data + channel * source.c
+    if rows != NULL:
+        if real is float:
+            gather_turned_f32(turned, span, <const float *> plane, rows + first, last - first, block, ahead)
+        else:
+            gather_turned_f64(turned, span, <const double *> plane, rows + first, last - first, block, ahead)
+        return
+    pack_patches(patches, stream, strip, source, channel, axis, grid, block, NULL, tap_offset, taps, first, last, 0)
+    if real is float:
+        transpose_f32(turned, span, patches, stream, last - first, block.vectors)
+    else:
+        transpose_f64(turned, span, patches, stream, last - first, block.vectors)
+
+
 cdef void outer_task(real *sums, Outer *o, char *memory, ix part, ix g, ix row_block, ix column_block) noexcept nogil:
     """One part of the pixels, for one block of rows (output channels) by columns (channel, tap)."""
     cdef ix mr = tile_mr(sums), vl = vector_lanes(sums)
@@ -73,18 +91,9 @@ cdef void outer_task(real *sums, Outer *o, char *memory, ix part, ix g, ix row_b
     while id < last:
         fc_block_make(&block, &o.grid, id, o.staged, o.sizes[0], o.sizes[1], o.strides[0], o.strides[1], o.strides[2])
         fc_block_make(&dy_block, &o.grid, id, o.dy_staged, o.dy_sizes[0], o.dy_sizes[1], o.dy_strides[0], o.dy_strides[1], o.dy_strides[2])
-        pack_patches(patches, row_groups * vl * vl, strip, &o.dy, g * o.rows, o.unit, &o.grid, &dy_block, o.dy_offset, &o.zero, 1,
-                     first_row, first_row + rows, lanes)
-        if real is float:
-            transpose_f32(A, span, patches, row_groups * vl * vl, rows, block.vectors)
-        else:
-            transpose_f64(A, span, patches, row_groups * vl * vl, rows, block.vectors)
-        pack_patches(patches, column_groups * vl * vl, strip, &o.source, g * o.channels, o.axis, &o.grid, &block, o.row_offset, o.tap_offset, o.taps,
-                     first, first + columns, lanes if o.taps == 1 else 0)
-        if real is float:
-            transpose_f32(B, span, patches, column_groups * vl * vl, columns, block.vectors)
-        else:
-            transpose_f64(B, span, patches, column_groups * vl * vl, columns, block.vectors)
+        turn_patches(A, span, patches, strip, &o.dy, g * o.rows, o.unit, &o.grid, &dy_block, o.dy_offset, &o.zero, 1, first_row, first_row + rows, lanes)
+        turn_patches(B, span, patches, strip, &o.source, g * o.channels, o.axis, &o.grid, &block, o.row_offset, o.tap_offset, o.taps, first, first + columns,
+                     lanes if o.taps == 1 else 0)
         row = 0
         while row < rows:
             r = rows - row if rows - row < mr else mr
@@ -106,6 +115,8 @@ cdef void outer_task(real *sums, Outer *o, char *memory, ix part, ix g, ix row_b
 
 cdef void add_parts(real *dweight, const real *sums, Outer *o, ix row) noexcept nogil:
     """Row of dweight = the sum of its partial sums, in order."""
+    if sums == dweight:
+        return
     cdef ix part, i, size = padded(o.groups * o.rows * o.padded_columns)
     cdef const real *s = sums + row * o.padded_columns
     cdef real *d = dweight + row * o.columns
@@ -120,6 +131,7 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
     cdef size_t sums, tables, per_thread
     cdef ix pixels = o.grid.samples * o.grid.od * o.grid.oh * o.grid.ow, task, tasks, blocks, row
     cdef char *memory
+    cdef char *first
     plan_outer(dweight, o, &sums, &tables, &per_thread)
     if 2.0 * pixels * o.groups * o.rows * o.columns < SERIAL_FLOPS:
         threads = 1
@@ -131,11 +143,14 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
     if not o.dy_staged:
         tabulate_rows(o.dy_offset, o.rows, 1, o.dy.c // <ix> sizeof(real), &o.zero)
     blocks = o.row_blocks * o.column_blocks
+    if o.parts > o.grid.blocks:
+        o.parts = o.grid.blocks if o.grid.blocks > 0 else 1
+    first = <char *> dweight if o.parts == 1 and o.columns == o.padded_columns else memory
     tasks = o.parts * o.groups * blocks
     for task in prange(tasks, num_threads=threads, schedule="dynamic"):
-        outer_task(<real *> (memory + sums * (task // (o.groups * blocks))), o, memory + sums * o.parts + tables + threadid() * per_thread,
+        outer_task(<real *> (first + sums * (task // (o.groups * blocks))), o, memory + sums * o.parts + tables + threadid() * per_thread,
                    task // (o.groups * blocks), task // blocks % o.groups, task // o.column_blocks % o.row_blocks, task % o.column_blocks)
     for row in prange(o.groups * o.rows, num_threads=threads, schedule="static"):
-        add_parts(dweight, <real *> memory, o, row)
+        add_parts(dweight, <real *> first, o, row)
     fc_scratch_give(memory)
     return 0

@@ -253,6 +253,31 @@ static void NAME(transpose)(REAL *restrict dst, ix out_stream, const REAL *restr
     }
 }
 
+/* gather and transpose in one: rows of the patch matrix, each at its own offset from a source that is read in place, turned into [row group of VL][pixel][VL rows].
+ * ahead: as for gather. */
+static void NAME(gather_turned)(REAL *restrict dst, ix out_stream, const REAL *restrict source, const ix *restrict row_offset, ix rows, const fc_block *b, ix ahead)
+{
+    REAL panel[VL * VL] __attribute__((aligned(64)));
+    for (ix g = 0; g < rows; g += VL, dst += out_stream) {
+        const ix n = FC_MIN(VL, rows - g);
+        for (ix l = n * VL; l < VL * VL; l++) panel[l] = 0;
+        for (ix j = 0; j < b->vectors; j++) {
+            const fc_segment *seg = b->in + b->in_first[j], *end = b->in + b->in_first[j + 1];
+            for (ix r = 0; r < n; r++) {
+                const REAL *p = source + row_offset[g + r];
+                V v = {0};
+                if (seg->len == VL) {
+                    __builtin_prefetch(p + seg->at + ahead, 0, 2);
+                    v = LOAD(p + seg->at);
+                } else
+                    for (const fc_segment *u = seg; u < end; u++) v += NAME(load_between)(p + u->at - u->lane, u->lane, u->lane + u->len);
+                *(V *)(panel + r * VL) = v;
+            }
+            NAME(transpose_block)(dst + j * VL * VL, panel);
+        }
+    }
+}
+
 /* The largest plane of taps that is shuffled as a whole. */
 #undef FC_PLANE
 #define FC_PLANE 32
