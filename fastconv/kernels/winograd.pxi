@@ -224,7 +224,7 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     V = <real *> own + w.task_size + POINTS * unaliased(w.virtual_channels * mr) if w.private else U + POINTS * w.u_plane
     once = tiles <= w.block  # every filter meets one block of tiles: its transform need not leave the thread's own cache
     blocks = ceil_div(tiles, w.block)
-    if w.private and blocks < 8 * threads:
+    if w.private and not once and blocks < 8 * threads:
         blocks = ceil_div(blocks, threads) * threads  # equal shares
     block = ceil_div(ceil_div(tiles, blocks), vl) * vl
     blocks = ceil_div(tiles, block)
