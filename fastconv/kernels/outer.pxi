@@ -135,6 +135,8 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
     plan_outer(dweight, o, &sums, &tables, &per_thread)
     if 2.0 * pixels * o.groups * o.rows * o.columns < SERIAL_FLOPS:
         threads = 1
+    if o.parts > o.grid.blocks:
+        o.parts = o.grid.blocks if o.grid.blocks > 0 else 1
     memory = <char *> take_scratch(sums * o.parts + tables + threads * per_thread + 64)
     o.row_offset = NULL if o.staged else <ix *> (memory + sums * o.parts)
     o.dy_offset = NULL if o.dy_staged else <ix *> (memory + sums * o.parts) + o.columns
@@ -143,8 +145,6 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
     if not o.dy_staged:
         tabulate_rows(o.dy_offset, o.rows, 1, o.dy.c // <ix> sizeof(real), &o.zero)
     blocks = o.row_blocks * o.column_blocks
-    if o.parts > o.grid.blocks:
-        o.parts = o.grid.blocks if o.grid.blocks > 0 else 1
     first = <char *> dweight if o.parts == 1 and o.columns == o.padded_columns else memory
     tasks = o.parts * o.groups * blocks
     for task in prange(tasks, num_threads=threads, schedule="dynamic"):
