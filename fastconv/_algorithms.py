@@ -1,4 +1,4 @@
-"""Algorithms as a table: fastest first, refusal is a value. The compiled backend and the device's each have one.
+"""Algorithms as a table: fastest first, refusal is a value. Every compiled backend has such tables.
 
 An algorithm looks at the problem of one sample (never at N, the thread count or strides, which must not
 change a bit of the result) and accepts it or says why not. ``"auto"`` takes the first that accepts; a named
@@ -13,7 +13,7 @@ from ._errors import UnsupportedError
 
 
 class Plan(NamedTuple):
-    """What a call would run: the algorithm, why others were refused, direct flops, scratch memory in bytes."""
+    """What a call would run: the algorithm, why others were refused, direct flops, scratch bytes."""
 
     algorithm: str
     refused: dict

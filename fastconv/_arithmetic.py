@@ -1,4 +1,4 @@
-"""What layers, optimisers and training loops do with arrays outside of any operation: on the host or a device.
+"""What layers, optimisers and training loops do with arrays outside of any operation, wherever these live.
 
 NumPy does it for NumPy arrays; for device arrays of any kind there are kernels, since numba's have no
 arithmetic of their own. Arrays of one call live in one place, and so does what comes back. Everything here is
@@ -76,7 +76,7 @@ def copy(array):
 
 
 def count_right(outputs, classes):
-    """How often the first maximum of outputs (N, C) is at the class that `classes` (N,) names; see `number`."""
+    """How often the first maximum of outputs (N, C) is at the class in `classes` (N,); see `number`."""
     there = _there(outputs)
     if there is None:
         return np.count_nonzero(outputs.argmax(axis=1) == classes)
@@ -111,20 +111,20 @@ def like(array, host):
 
 
 def deferred_checks(array):
-    """`fastconv.cuda.deferred_checks` for arrays on a device; nothing on the host, where checks cost nothing."""
+    """`fastconv.cuda.deferred_checks` for arrays on a device; nothing on the host, where checks are free."""
     if _there(array) is None:
         return contextlib.nullcontext()
     return importlib.import_module("fastconv.cuda").deferred_checks()
 
 
-# -- rules: an update of some arrays, element by element, written once for the host and the device ------------
+# -- rules: an update of some arrays, element by element, written once for the host and the device -----------
 
 
 def apply(rule, changed, read=(), numbers=()):
     """changed = rule(*changed, *read, *numbers), element by element and in place.
 
-    rule: a function of as many numbers, made of + - * / and `sqrt`, that returns a tuple: the new values of the
-        arrays to be changed. It names nothing else, and no integer literal, which on a device would make
+    rule: a function of as many numbers, made of + - * / and `sqrt`, that returns a tuple: the new values of
+        the arrays to be changed. It names nothing else, and no integer literal, which on a device would make
         float64 of float32. On the host it gets pieces of the arrays, on a device single elements.
     changed, read: arrays of one shape and dtype; numbers: Python numbers, used in that dtype.
     """

@@ -170,10 +170,10 @@ def stratified_split(x, y, fraction, rng=None):
     second = np.zeros(len(y), bool)
     for label, size in zip(np.unique(labels), take):
         second[rng.permutation(np.flatnonzero(labels == label))[:size]] = True
-    return tuple(_rows(x, y, np.flatnonzero(part)) for part in (~second, second))
+    return tuple(rows_of(x, y, np.flatnonzero(part)) for part in (~second, second))
 
 
-def _rows(x, y, order):
+def rows_of(x, y, order):
     """(x[order], y[order]), wherever they live."""
     return tuple(arithmetic.take(array, arithmetic.order_like(array, order)) for array in (x, y))
 

@@ -258,7 +258,10 @@ class RMSprop(Optimizer):
         )
 
     def _update(self, data, gradient, state):
-        changed, numbers = [data, _slot(state, "square", data)], [self.lr, self.alpha, 1 - self.alpha, self.eps]
+        changed, numbers = (
+            [data, _slot(state, "square", data)],
+            [self.lr, self.alpha, 1 - self.alpha, self.eps],
+        )
         if self.centered:
             changed.append(_slot(state, "mean", data))
         if self.momentum:

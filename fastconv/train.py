@@ -5,9 +5,9 @@ model's own layers, and both are part of a checkpoint, so that a resumed run end
 uninterrupted one. Progress goes to standard error.
 
 A model that was moved to a device (`model.to("cuda")`) is trained on data that live there too
-(`fastconv.cuda.to_device`). Nothing is then copied from step to step: batches are gathered on the device by an
-order that is copied once an epoch, the optimiser updates in place, and losses are read when the epoch is over,
-as are the range checks of targets.
+(`fastconv.cuda.to_device`). Nothing is then copied from step to step: batches are gathered on the device by
+an order that is copied once an epoch, the optimiser updates in place, and losses are read when the epoch is
+over, as are the range checks of targets.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import numpy as np
 
 from . import _arithmetic as arithmetic
 from . import io, nn, optim
-from .data import batches, need_arrays, stratified_split
+from .data import batches, need_arrays, rows_of, stratified_split
 
 # ---- schedules: a function from the part of the training that is done, 0 to 1, to a factor of the learning r
 
@@ -273,9 +273,7 @@ def _hold_back(x, y, fraction, rng):
         raise ValueError(f"fit: validation is {fraction} (need 0 < validation < 1)")
     order = rng.permutation(len(x))
     parts = np.split(order, [len(x) - math.ceil(fraction * len(x))])
-    return tuple(
-        tuple(arithmetic.take(array, arithmetic.order_like(array, part)) for array in (x, y)) for part in parts
-    )
+    return tuple(rows_of(x, y, part) for part in parts)
 
 
 class _Run:

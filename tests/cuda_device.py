@@ -11,7 +11,7 @@ from fastconv import testing
 
 
 def strided(array):
-    """A device array of the same values and strides, in memory of its own that is NaN between the elements."""
+    """A device array of the same values and strides, in memory of its own, NaN between the elements."""
     from numba import cuda
 
     from fastconv.cuda import _arrays
@@ -66,7 +66,7 @@ class Device:
                 assert result is kwargs["out"]
                 out[...] = fc.cuda.to_host(result)
                 return out
-            if kwargs.get("training"):
+            if name == "batch_norm" and kwargs.get("training"):
                 for array in args[3:5]:
                     if array is not None:
                         device, host = next(pair for pair in there.values() if pair[0] is array)

@@ -33,11 +33,14 @@ def small(case):
 
 CASES = [case for case in testing.cases() if small(case)]
 TURNS = [
-    (case, case.kinds[turn % len(case.kinds)], testing.DTYPES[turn % 4 == 3]) for turn, case in enumerate(CASES)
+    (case, case.kinds[turn % len(case.kinds)], testing.DTYPES[turn % 4 == 3])
+    for turn, case in enumerate(CASES)
 ]
 
 
-@pytest.mark.parametrize("case, kind, dtype", TURNS, ids=lambda v: v.name() if isinstance(v, testing.Case) else "")
+@pytest.mark.parametrize(
+    "case, kind, dtype", TURNS, ids=lambda v: v.name() if isinstance(v, testing.Case) else ""
+)
 def test_case(case, kind, dtype, tally):
     testing.check(DEVICE, case, dtype, kind)
     tally["simulator"] += 1

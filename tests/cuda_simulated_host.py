@@ -1,10 +1,9 @@
-"""What surrounds the kernels, in numba's simulator: checks, errors, other libraries' arrays, layers, training.
+"""What surrounds the kernels, in numba's simulator: checks, errors, others' arrays, layers, training.
 
 Run by `test_cuda_simulator` like `cuda_simulated.py`.
 """
 
 import contextlib
-import ctypes
 import sys
 import types
 
@@ -27,9 +26,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
 def test_there_and_back():
-    for array in (X, X[0], X[:, ::-1, ::2], X.transpose(0, 2, 3, 1), np.zeros(()), np.zeros((0, 3)), X.astype(">f4")):
+    for array in (
+        X,
+        X[0],
+        X[:, ::-1, ::2],
+        X.transpose(0, 2, 3, 1),
+        np.zeros(()),
+        np.zeros((0, 3)),
+        X.astype(">f4"),
+    ):
         back = to_host(to_device(array))
-        testing.same_bits(back, np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape))
+        testing.same_bits(
+            back, np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+        )
     device = to_device(X)
     assert to_device(device) is device and to_host(X) is X
     testing.same_bits(to_host(device.transpose((0, 2, 3, 1))), np.ascontiguousarray(X.transpose(0, 2, 3, 1)))
@@ -88,7 +97,11 @@ def test_outputs():
     for out, error, message in (
         (np.zeros((2, 3, 3, 5), np.float32), ValueError, "out has shape .2, 3, 3, 5., need .2, 3, 3, 4."),
         (np.zeros((2, 3, 3, 4)), TypeError, "out has dtype float64, need float32"),
-        (np.zeros((2, 3, 3, 8), np.float32)[..., ::2], ValueError, "out has strides .*need a C-contiguous array"),
+        (
+            np.zeros((2, 3, 3, 8), np.float32)[..., ::2],
+            ValueError,
+            "out has strides .*need a C-contiguous array",
+        ),
     ):
         with pytest.raises(error, match=f"conv2d: {message}"):
             fc.conv2d(x, w, out=cuda_array(out))
@@ -181,7 +194,9 @@ def test_one_sample():
     y = fc.softmax(to_device(np.float32(3.0)))
     assert y.shape == () and to_host(y) == 1
     assert to_host(fc.softmax_backward(y, y)) == 0
-    testing.same_bits(to_host(fc.conv2d(to_device(X[0]), to_device(W))), to_host(fc.conv2d(to_device(X), to_device(W)))[0])
+    testing.same_bits(
+        to_host(fc.conv2d(to_device(X[0]), to_device(W))), to_host(fc.conv2d(to_device(X), to_device(W)))[0]
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (7, 3), (129,), (128, 3), (5, 1000), (0, 3)])
@@ -249,7 +264,9 @@ def torch(monkeypatch):
     library.empty, library.device = empty, lambda kind, index: (kind, index)
     for name in ("float32", "float64", "int64", "bool"):
         setattr(library, name, name)
-    library.cuda = types.SimpleNamespace(current_stream=lambda device: types.SimpleNamespace(cuda_stream=1234 + device))
+    library.cuda = types.SimpleNamespace(
+        current_stream=lambda device: types.SimpleNamespace(cuda_stream=1234 + device)
+    )
     monkeypatch.setitem(sys.modules, "torch", library)
     return library
 
@@ -277,7 +294,9 @@ def test_torch(torch):
 def test_torch_tensors_that_require_a_gradient(torch):
     x = Tensor(X)
     x.requires_grad = True
-    with pytest.raises(TypeError, match=r"relu: x requires a gradient, which would not be recorded .pass x.detach"):
+    with pytest.raises(
+        TypeError, match=r"relu: x requires a gradient, which would not be recorded .pass x.detach"
+    ):
         fc.relu(x)
 
 
@@ -295,7 +314,9 @@ class Foreign:
 
 def test_the_array_interface():
     for array in (X, X.transpose(0, 3, 1, 2)[:, ::2]):
-        testing.same_bits(to_host(fc.tanh(Foreign(array))), to_host(fc.tanh(to_device(np.ascontiguousarray(array)))))
+        testing.same_bits(
+            to_host(fc.tanh(Foreign(array))), to_host(fc.tanh(to_device(np.ascontiguousarray(array))))
+        )
     y = fc.relu(Foreign(np.ascontiguousarray(X), strides=None))
     testing.same_bits(to_host(y), np.maximum(X, 0))
     assert _arrays.Call("op", Foreign(X, stream=99)).stream == 99
@@ -379,7 +400,9 @@ def close(a, b, what):
     testing.compare(a, b, testing.bound(np.abs(b).max(initial=1.0), 10**6, np.float64), what)
 
 
-@pytest.mark.parametrize("make", [lambda p: optim.Adam(p, lr=0.01), lambda p: optim.SGD(p, 0.05, momentum=0.9)])
+@pytest.mark.parametrize(
+    "make", [lambda p: optim.Adam(p, lr=0.01), lambda p: optim.SGD(p, 0.05, momentum=0.9)]
+)
 def test_training(make):
     models, histories = [network(), network().to("cuda")], []
     x, y = digits()
@@ -475,7 +498,9 @@ def test_optimizers(kind, options):
 def test_fit_tells_wrong_targets_at_the_end_of_the_epoch():
     x, y = digits()
     y[5] = 3
-    with pytest.raises(ValueError, match="softmax_cross_entropy: target at flat position [0-3] is not a class"):
+    with pytest.raises(
+        ValueError, match="softmax_cross_entropy: target at flat position [0-3] is not a class"
+    ):
         train.fit(network().to("cuda"), (to_device(x), to_device(y)), epochs=1, batch_size=4, progress=False)
 
 

@@ -1,4 +1,4 @@
-"""Compiles every simple kernel to PTX without a GPU and prints one JSON line a kernel; run by `test_cuda_ptx`.
+"""Compiles every simple kernel to PTX without a GPU, prints a line of JSON for each; run by `test_cuda_ptx`.
 
 Arguments: the compute capability (90), the dtypes.
 
@@ -101,7 +101,8 @@ def launch_everything(dtype):
     _arithmetic.count_right(scores, labels)
     for kind, options in (
         ("SGD", {"lr": 1}), ("SGD", {"lr": 1, "momentum": 0.5, "weight_decay": 0.1}),
-        ("SGD", {"lr": 1, "momentum": 0.5, "nesterov": True}), ("Adagrad", {}), ("Adadelta", {}), ("Adam", {}),
+        ("SGD", {"lr": 1, "momentum": 0.5, "nesterov": True}), ("Adagrad", {}), ("Adadelta", {}),
+        ("Adam", {}),
         ("RMSprop", {}), ("RMSprop", {"centered": True}), ("RMSprop", {"momentum": 0.5}),
         ("RMSprop", {"centered": True, "momentum": 0.5}),
     ):  # fmt: skip
@@ -130,13 +131,20 @@ def main():
     for dtype in sys.argv[2:]:
         launch_everything(np.dtype(dtype))
     # a function that kernels call is compiled for the current device, of which there is none
-    numba.cuda.dispatcher.get_current_device = lambda: python_types.SimpleNamespace(compute_capability=capability)
+    numba.cuda.dispatcher.get_current_device = lambda: python_types.SimpleNamespace(
+        compute_capability=capability
+    )
     for kernel, signature in recorded:
         ptx, _ = cuda.compile(
             kernel.function, types.void(*signature), device=False, abi="numba", output="ptx", cc=capability
         )
         double = any("float64" in str(kind) for kind in signature)
-        facts = {"name": kernel.__name__, "double": double, "f64": ptx.count(".f64"), "entry": ptx.count(".entry")}
+        facts = {
+            "name": kernel.__name__,
+            "double": double,
+            "f64": ptx.count(".f64"),
+            "entry": ptx.count(".entry"),
+        }
         print(json.dumps({**facts, "target": f".target sm_{sys.argv[1]}" in ptx, "local": ".local" in ptx}))
     launched = {kernel.__name__ for kernel, _ in recorded}
     print(json.dumps({"not launched": sorted({k.__name__ for k in launch.KERNELS} - launched)}))

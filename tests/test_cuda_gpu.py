@@ -1,6 +1,6 @@
 """The device on hardware: all cases, kinds, dtypes and algorithms of the CPU's tests, and the promises.
 
-Skipped without a GPU. `python -m pytest -m gpu tests/test_cuda_gpu.py` is the whole check of correctness there.
+Skipped without a GPU. `python -m pytest tests/test_cuda_gpu.py` is the whole check of correctness there.
 """
 
 import numpy as np
@@ -17,7 +17,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
 DEVICE = Device()
-FUNCTIONS = sorted({function for case in testing.cases() for function in case.functions if "backward" not in function})
+FUNCTIONS = sorted(
+    {function for case in testing.cases() for function in case.functions if "backward" not in function}
+)
 
 
 # Direct sums in the arrays' dtype; algorithms on tensor cores have bounds and tests of their own.
@@ -43,7 +45,9 @@ def test_gradients():
 
 def test_the_same_bits_every_time_and_in_every_layout():
     rng = np.random.default_rng(0)
-    x, w, dy = (rng.standard_normal(s).astype(np.float32) for s in ((8, 16, 28, 28), (32, 16, 3, 3), (8, 32, 28, 28)))
+    x, w, dy = (
+        rng.standard_normal(s).astype(np.float32) for s in ((8, 16, 28, 28), (32, 16, 3, 3), (8, 32, 28, 28))
+    )
 
     def run(x, w, dy):
         results = fc.conv2d(x, w, padding=1), *fc.conv2d_backward(dy, x, w, padding=1)
@@ -58,7 +62,10 @@ def test_the_same_bits_every_time_and_in_every_layout():
 
 def test_a_sample_does_not_see_its_batch():
     rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((4, 8, 14, 14)).astype(np.float32), rng.standard_normal((8, 8, 3, 3)).astype(np.float32)
+    x, w = (
+        rng.standard_normal((4, 8, 14, 14)).astype(np.float32),
+        rng.standard_normal((8, 8, 3, 3)).astype(np.float32),
+    )
     together = fc.cuda.to_host(fc.conv2d(*map(fc.cuda.to_device, (x, w))))
     x[1:] = np.nan
     alone = fc.cuda.to_host(fc.conv2d(*map(fc.cuda.to_device, (x[:1], w))))
@@ -78,7 +85,10 @@ def test_masks_are_those_of_the_host(shape):
 
 
 def test_out_of_range():
-    scores, target = fc.cuda.to_device(np.zeros((4, 3), np.float32)), fc.cuda.to_device(np.array([0, 1, 7, 9]))
+    scores, target = (
+        fc.cuda.to_device(np.zeros((4, 3), np.float32)),
+        fc.cuda.to_device(np.array([0, 1, 7, 9])),
+    )
     for _ in range(2):
         with pytest.raises(ValueError, match="nll: target 7 is not a class"):
             fc.nll(scores, target)
@@ -91,7 +101,10 @@ def test_out_of_range():
 def test_arrays_of_other_libraries(library):
     module = pytest.importorskip(library)
     rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((2, 4, 9, 9)).astype(np.float32), rng.standard_normal((3, 4, 3, 3)).astype(np.float32)
+    x, w = (
+        rng.standard_normal((2, 4, 9, 9)).astype(np.float32),
+        rng.standard_normal((3, 4, 3, 3)).astype(np.float32),
+    )
     if library == "torch":
         if not module.cuda.is_available():
             pytest.skip("torch sees no CUDA device")

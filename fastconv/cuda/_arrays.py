@@ -23,7 +23,12 @@ from .. import _arguments as arguments
 from .._errors import DeviceError
 
 SIMULATOR = bool(config.ENABLE_CUDASIM)
-BFLOAT16 = "bfloat16"  # NumPy has no name for it; arrays of it are recognised, and no simple kernel takes them
+DEFAULT_STREAM = (
+    2 if getattr(config, "CUDA_PER_THREAD_DEFAULT_STREAM", 0) else 1
+)  # numba's, as CUDA numbers them
+BFLOAT16 = (
+    "bfloat16"  # NumPy has no name for it; arrays of it are recognised, and no simple kernel takes them
+)
 
 
 class Array:
@@ -155,10 +160,10 @@ class _Kind:
         return made if make is None or SIMULATOR else make(made)
 
     def stream(self, array, device):
-        """Handle of the stream on which the caller's work is queued; 0 is the default stream."""
+        """Handle of the stream on which the caller's work is queued; 1 and 2 are CUDA's default streams."""
         told = getattr(array, "__cuda_array_interface__", {})
         handle = told.get("stream")
-        return 0 if handle is None else int(handle)
+        return DEFAULT_STREAM if handle is None else int(handle)
 
 
 class _Numba(_Kind):
@@ -176,10 +181,8 @@ class _Numba(_Kind):
         return made
 
     def stream(self, array, device):
-        bound = getattr(array, "stream", 0)
-        if SIMULATOR or not bound:
-            return 0
-        return _handle(bound)
+        bound = 0 if SIMULATOR else _handle(getattr(array, "stream", 0))
+        return bound or DEFAULT_STREAM
 
 
 class _Torch(_Kind):
@@ -201,7 +204,7 @@ class _Torch(_Kind):
     def stream(self, array, device):
         import torch
 
-        return torch.cuda.current_stream(device).cuda_stream
+        return torch.cuda.current_stream(device).cuda_stream or 1  # 0 is the legacy default stream
 
 
 class _Cupy(_Kind):
@@ -221,7 +224,7 @@ class _Cupy(_Kind):
         import cupy
 
         with cupy.cuda.Device(device):
-            return cupy.cuda.get_current_stream().ptr
+            return cupy.cuda.get_current_stream().ptr or 1  # 0 is the legacy default stream
 
 
 _NUMBA, _OTHER = _Numba(), _Kind()
@@ -264,7 +267,9 @@ def _device_of(pointer):
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
     error, device = driver.cuPointerGetAttribute(attribute, pointer)
     if int(error) != 0:
-        raise DeviceError(f"an array names the address {pointer:#x}, which is on no CUDA device ({error.name})")
+        raise DeviceError(
+            f"an array names the address {pointer:#x}, which is on no CUDA device ({error.name})"
+        )
     return int(device)
 
 
@@ -355,7 +360,7 @@ class Call:
                 other = kind_of(array).stream(array, self.device)
                 if other != self.stream and not SIMULATOR:
                     with on_device(self.device):
-                        _numba_stream(other).synchronize()
+                        (_numba_stream(other) or cuda.default_stream()).synchronize()
 
     def empty(self, shape, dtype):
         """A new C-contiguous `Array` of the caller's kind."""
@@ -397,7 +402,7 @@ def describe(op, array):
 
 
 def _numba_stream(handle):
-    return 0 if SIMULATOR or not handle else cuda.external_stream(handle)
+    return 0 if SIMULATOR or handle == DEFAULT_STREAM else cuda.external_stream(handle)
 
 
 def current_device():

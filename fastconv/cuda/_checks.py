@@ -20,7 +20,7 @@ FLAGS_KEPT = 1024  # of 8 bytes
 
 
 class _Flags(threading.local):
-    """A thread's flags by device, stream and message, all of them at rest; those that a block will look at."""
+    """A thread's flags by device, stream and message, at rest; and those that a block will look at."""
 
     def __init__(self):
         self.known, self.pending = {}, None

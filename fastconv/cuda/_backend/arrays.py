@@ -97,7 +97,9 @@ def apply(rule, changed, read, numbers):
     arrays = []
     for array in call.arrays[: len(changed)]:
         if not array.contiguous:
-            raise ValueError(f"{rule.__name__}: a parameter has strides {array.strides}, need a contiguous one")
+            raise ValueError(
+                f"{rule.__name__}: a parameter has strides {array.strides}, need a contiguous one"
+            )
         arrays.append(array)
     arrays += map(call.contiguous, call.arrays[len(changed) :])
     if len({(array.shape, array.dtype) for array in arrays}) > 1:

@@ -57,9 +57,7 @@ def batch_norm_backward(dy, x, weight, running_mean, running_var, training, eps)
     mean, var = _statistics(call, x, running_mean, running_var, training)
     reduce.channels(call, dy, dbias)
     norm.products(call, dy, x, mean, var, eps, dweight)
-    norm.normalise_backward(
-        call, dy, x, mean, var, weight, eps, dbias, dweight, training, dx.view(x.shape)
-    )
+    norm.normalise_backward(call, dy, x, mean, var, weight, eps, dbias, dweight, training, dx.view(x.shape))
     return dx.owner, dweight.owner, dbias.owner
 
 

@@ -129,7 +129,14 @@ def _backward_input(dy, weight, bias, dx, stride, dilation, low, high, mode, gro
                         for s in range(weight.shape[4]):
                             for at_w in range(places_w):
                                 q = reader_of(
-                                    at_w, w, dx.shape[4], low[2], mode, s * dilation[2], stride[2], dy.shape[4]
+                                    at_w,
+                                    w,
+                                    dx.shape[4],
+                                    low[2],
+                                    mode,
+                                    s * dilation[2],
+                                    stride[2],
+                                    dy.shape[4],
                                 )
                                 if q < 0:
                                     continue
@@ -273,7 +280,7 @@ def backward_input(call, problem, dy, weight, bias, dx):
 
 
 def parts_of(problem):
-    """How many partial sums of every weight there are: by the problem of one sample, so that it is bounded."""
+    """How many partial sums of every weight there are: by the problem of one sample, so bounded."""
     rows = problem.out[0] * problem.out[1]
     return max(min(rows, -(-WEIGHT_THREADS // math.prod(problem.weight_shape))), 1)
 

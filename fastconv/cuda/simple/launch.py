@@ -53,7 +53,9 @@ class Kernel:
 
     def signature(self, arguments):
         """numba's types of the arguments of a launch."""
-        real = next((a.dtype for a in arguments if isinstance(a, _arrays.Array) and a.dtype.kind == "f"), None)
+        real = next(
+            (a.dtype for a in arguments if isinstance(a, _arrays.Array) and a.dtype.kind == "f"), None
+        )
         return tuple(_type_of(argument, real) for argument in arguments)
 
     def launch(self, call, size, *arguments):

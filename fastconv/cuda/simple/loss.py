@@ -199,7 +199,9 @@ def cross_entropy(call, x, target, weight, ignore_index, smoothing, count, mean,
 
 def cross_entropy_soft(call, x, target, weight, smoothing, count, mean, losses, dx):
     weight = dx.view((0,)) if weight is None else weight
-    _cross_entropy_soft.launch(call, losses.size, x, target, weight, float(smoothing), count, mean, losses, dx)
+    _cross_entropy_soft.launch(
+        call, losses.size, x, target, weight, float(smoothing), count, mean, losses, dx
+    )
 
 
 def nll(call, x, target, weighed, count, mean, losses, dx):

@@ -33,7 +33,10 @@ def _deviations(x, mean, y):
 
 @kernel
 def _products(dy, x, mean, var, eps, y):
-    """y[c, j] = sum of dy * z over the elements j, j + m, ... of channel c, z = (x - mean) / sqrt(var + eps)."""
+    """y[c, j] = sum of dy * z over the elements j, j + m, ... of channel c; z = (x - mean) / sqrt(var + eps)
+
+    is x normalised; y (C, m).
+    """
     real = y.dtype.type
     for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
         c, j = split(i, y.shape[1])
@@ -55,7 +58,7 @@ def _divide(total, count, y):
 
 @kernel
 def _update(running, batch, momentum, correction):
-    """running = (1 - momentum) running + momentum batch * correction; `correction` makes a variance unbiased."""
+    """running = (1 - momentum) running + momentum batch * correction, which makes a variance unbiased."""
     real = running.dtype.type
     for i in range(cuda.grid(1), running.size, cuda.gridsize(1)):
         running[i] = (real(1) - momentum) * running[i] + momentum * (batch[i] * correction)
@@ -162,9 +165,9 @@ def _response(x, s, beta, y):
 
 @kernel
 def _response_backward(dy, x, s, size, factor, beta, dx):
-    """dx[i] = dy[i] s[i]^-beta - factor * x[i] * sum of dy[c] x[c] s[c]^(-beta - 1), over the c near which i is.
+    """dx[i] = dy[i] s[i]^-beta - factor * x[i] * sum of dy[c] x[c] s[c]^(-beta - 1).
 
-    i is among the neighbours of the channels from i + size // 2 - size + 1 to i + size // 2.
+    The sum is over the c near which i is, the channels from i + size // 2 - size + 1 to i + size // 2.
     """
     real = dx.dtype.type
     for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):

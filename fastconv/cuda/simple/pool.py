@@ -63,7 +63,7 @@ def divisor_of(valid, counted, include_pad, override):
 
 @kernel
 def _max(x, y, indices, kernel, stride, dilation, low, high, adaptive):
-    """The maximum of every window and its flat position in the plane: the first of equals, a NaN before all."""
+    """The maximum of every window and its flat position in the plane: the first of equals, any NaN."""
     real = y.dtype.type
     for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
         rest, q = split(i, y.shape[3])
@@ -143,7 +143,7 @@ def _avg(x, y, kernel, stride, dilation, low, high, adaptive, include_pad, overr
 
 @kernel
 def _avg_backward(dy, dx, most, kernel, stride, dilation, low, high, adaptive, include_pad, override):
-    """dx = sum of dy over its divisor, over the windows that hold the element, at most `most` on each axis."""
+    """dx = sum of dy over its divisor, over the windows (on each axis `most` at most) with the element."""
     real = dx.dtype.type
     for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
         rest, w = split(i, dx.shape[3])
@@ -165,13 +165,19 @@ def _avg_backward(dy, dx, most, kernel, stride, dilation, low, high, adaptive, i
                     p, dx.shape[2], dy.shape[2], kernel[1], stride[1], dilation[1], low[1], high[1], adaptive
                 )
                 for s in range(most[2]):
-                    q = holder(
-                        s, w, dx.shape[3], dy.shape[3], stride[2], dilation[2], low[2], adaptive
-                    )
+                    q = holder(s, w, dx.shape[3], dy.shape[3], stride[2], dilation[2], low[2], adaptive)
                     if q < 0:
                         continue
                     _, ws, wc = window(
-                        q, dx.shape[3], dy.shape[3], kernel[2], stride[2], dilation[2], low[2], high[2], adaptive
+                        q,
+                        dx.shape[3],
+                        dy.shape[3],
+                        kernel[2],
+                        stride[2],
+                        dilation[2],
+                        low[2],
+                        high[2],
+                        adaptive,
                     )
                     divisor = divisor_of(ds * hs * ws, dc * hc * wc, include_pad, override)
                     total += dy[plane, o, p, q] / real(divisor)

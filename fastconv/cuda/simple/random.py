@@ -59,7 +59,10 @@ def output(high, low):
 
 @kernel
 def _mask(mask, state, increment, multiplier, threshold):
-    """mask[2 i + h] = whether 24 bits of half h of draw i reach the threshold; numbers in pieces of 32 bits."""
+    """mask[2 i + h] = whether 24 bits of half h of draw i reach the threshold.
+
+    state, increment, multiplier: numbers of 128 bits in four pieces of 32.
+    """
     draws = (mask.size + 1) // 2
     for i in range(cuda.grid(1), (draws + RUN - 1) // RUN, cuda.gridsize(1)):
         sh, sl = joined(state, 0), joined(state, 2)
