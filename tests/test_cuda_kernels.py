@@ -11,11 +11,12 @@ import pytest
 from emulator import Device
 from emulator.operations import from_bits, to_bits
 
-from fastconv import _reference
+from fastconv import _reference, testing
 from fastconv._problem import ConvProblem
 from fastconv.cuda import convolution
 from fastconv.cuda.gen.kernel import BYTES
 from fastconv.cuda.program import resolved
+from fastconv.testing import bounds
 
 STORAGE = {"bf16": "bf16", "f16": "f16", "tf32": "f32", "f32": "f32"}
 
@@ -282,3 +283,66 @@ def test_mma_backward_input(case):
     arrays = arrays_of(problem, np.random.default_rng(7))
     actual, _ = computed("backward_input", problem, arrays, "f16", lambda sums: convolution.mma(sums, "f16"))
     assert_exact(actual, reference("backward_input", problem, arrays), "f16")
+
+
+def real(rng, shape):
+    return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
+
+
+def positive(rng, shape):
+    return np.abs(real(rng, shape))
+
+
+@pytest.mark.parametrize("make", [real, positive])
+@pytest.mark.parametrize("kernel", ["wgmma", "mma", "ffma"])
+def test_float32_accuracy(kernel, make):
+    """Three TF32 products meet the bound of a float32 sum, which one misses."""
+    problem = problem_of(1, 96, 8, (6, 6), (3, 3), padding=1)
+    arrays = arrays_of(problem, np.random.default_rng(8), make)
+    expected = reference("forward", problem, arrays)
+    magnitude = reference("forward", problem, {name: np.abs(a) for name, a in arrays.items()})
+    limit = bounds.bound(magnitude, 96 * 9, np.float32)
+    programs = {
+        "wgmma": lambda sums: convolution.wgmma(sums, "f32", (64, 1, 1)),
+        "mma": lambda sums: convolution.mma(sums, "f32"),
+        "ffma": convolution.ffma,
+    }
+    actual, _ = computed("forward", problem, arrays, "f32", programs[kernel])
+    testing.compare(actual, expected, limit)
+    if kernel == "mma" and make is positive:
+        single, _ = computed("forward", problem, arrays, "tf32", lambda sums: convolution.mma(sums, "tf32"))
+        assert (np.abs(single - expected) > limit).any()
+
+
+@pytest.mark.parametrize("kernel", ["wgmma", "mma", "ffma"])
+def test_what_is_not_finite_stays_in_its_own_sums(kernel):
+    problem = problem_of(2, 24, 16, (9, 8), (3, 3), padding=1)
+    arrays = arrays_of(problem, np.random.default_rng(9))
+    spoilt = arrays["x"].copy()
+    spoilt[0, 5, 4, 3], spoilt[1, 0, 0, 0] = np.nan, np.inf
+    programs = {
+        "wgmma": lambda sums: convolution.wgmma(sums, "f32", (64, 1, 1)),
+        "mma": lambda sums: convolution.mma(sums, "f32"),
+        "ffma": convolution.ffma,
+    }
+    clean, _ = computed("forward", problem, arrays, "f32", programs[kernel])
+    found, _ = computed("forward", problem, arrays | {"x": spoilt}, "f32", programs[kernel])
+    touched = np.zeros(found.shape, bool)
+    touched[0, :, 3:6, 2:5] = touched[1, :, :2, :2] = True
+    assert (np.isfinite(found) == ~touched).all() and (found[~touched] == clean[~touched]).all()
+
+
+@pytest.mark.parametrize("name", ["leaky_relu", "sigmoid", "tanh"])
+@pytest.mark.parametrize("kernel", ["wgmma", "mma", "ffma"])
+def test_activations_are_fused(kernel, name):
+    problem = problem_of(1, 8, 8, (5, 5), (3, 3), bias=True, activation=name)
+    arrays = arrays_of(problem, np.random.default_rng(10), lambda rng, shape: integers(rng, shape, -1, 2) / 4)
+    expected = reference("forward", problem, arrays)
+    programs = {
+        "wgmma": lambda sums: convolution.wgmma(sums, "tf32", (64, 1, 1)),
+        "mma": lambda sums: convolution.mma(sums, "tf32"),
+        "ffma": convolution.ffma,
+    }
+    dtype = "f32" if kernel == "ffma" else "tf32"
+    actual, _ = computed("forward", problem, arrays, dtype, programs[kernel])
+    testing.compare(actual, expected, bounds.function(expected, np.float32))
