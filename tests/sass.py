@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastconv.cuda import _compile
-from fastconv.cuda.gen import igemm_sm90
+from fastconv.cuda.gen import gemm_f32, igemm_sm80, igemm_sm90, layout, memory_bound, wgrad_sm90
 
 MAIN = {
     "wgmma bf16": (igemm_sm90.kernel("bf16", bn=256), 90),
@@ -24,6 +24,19 @@ MAIN = {
     "wgmma tf32": (igemm_sm90.kernel("tf32", bn=128, bias=True, activation="sigmoid"), 90),
     "wgmma 3xtf32": (igemm_sm90.kernel("f32", bn=128), 90),
     "wgmma 3xtf32, planar": (igemm_sm90.kernel("f32", bn=64, planar=True, bias=True, activation="tanh"), 90),
+    "wgmma weight gradient": (wgrad_sm90.kernel("bf16"), 90),
+    "mma bf16": (igemm_sm80.kernel("bf16"), 80),
+    "mma tf32, bias, relu": (igemm_sm80.kernel("tf32", True, "relu"), 80),
+    "mma 3xtf32": (igemm_sm80.kernel("f32"), 80),
+    "ffma": (gemm_f32.forward(), 80),
+    "ffma weight gradient": (gemm_f32.weight_gradient(), 80),
+    "channels last, 16 bit": (layout.channels_last("bf16", True), 80),
+    "weight split for 3xtf32": (layout.pack_weight("f32"), 80),
+    "relu": (memory_bound.activation("relu"), 80),
+    "softmax of 1024": (memory_bound.softmax(32), 80),
+    "cross-entropy of 1024": (memory_bound.cross_entropy(32), 80),
+    "max pool 3x3": (memory_bound.max_pool((3, 3), True), 80),
+    "depthwise 3x3": (memory_bound.depthwise((3, 3), True, "relu"), 80),
 }
 
 

@@ -26,5 +26,15 @@ def test_machine_code(title):
         assert f.count("USETMAXREG") == (2 if "registers" in families else 0)
     if "mma" in families:
         assert f.count("HMMA") and f.count("LDSM") and f.count("LDGSTS")
-    if "outer" in families:
+    if "outer_sum" in families:
         assert f.count("FFMA") >= 1024 and f.count("LDGSTS")
+
+
+def test_wide_accesses():
+    """An activation moves 16 bytes an instruction, and a convolution in multiply-adds reads shared memory
+    so.
+    """
+    f = sass.figures(*sass.MAIN["relu"])
+    assert f.text.count("LDG.E.128") == f.text.count("STG.E.128") == 4
+    f = sass.figures(*sass.MAIN["ffma"])
+    assert f.text.count("LDS.128") >= 64

@@ -140,18 +140,30 @@ def accumulate(n):
     return _tuple_operation("accumulate", n, 2, compute)
 
 
-def outer(rows, columns):
-    """(acc, x.., y..) -> acc[i * columns + j] + x[i] * y[j], fused; x and y come as tuples of four."""
-    vectors = rows // 4
+def outer_sum(depth, pitch):
+    """(acc, a, b) -> acc[8 i + j] + sum over k < depth of x[k, i] * y[k, j], by fused multiply-adds.
+
+    x[k] are the values at shared addresses a + k * pitch, four there and four 256 bytes on; y likewise from
+    b. One operation, since unrolled in the text it would take numba seconds to compile.
+    """
 
     def compute(builder, values):
-        acc = values[0]
-        flat = [builder.extract_value(v, i) for v in values[1:] for i in range(4)]
-        x, y = flat[: 4 * vectors], flat[4 * vectors :]
-        cells = [(i, j) for i in range(rows) for j in range(columns)]
-        return [builder.fma(x[i], y[j], builder.extract_value(acc, i * columns + j)) for i, j in cells]
+        acc, a, b = values
+        acc = [builder.extract_value(acc, i) for i in range(64)]
+        vector = ir.VectorType(F32, 4)
 
-    return _tuple_operation("outer", rows * columns, 1 + (rows + columns) // 4, compute)
+        def eight(address, k):
+            for distance in (0, 256):
+                at = builder.add(address, I32(k * pitch + distance))
+                loaded = builder.load(builder.inttoptr(at, ir.PointerType(vector, 3)), align=16)
+                yield from (builder.extract_element(loaded, I32(i)) for i in range(4))
+
+        for k in range(depth):
+            x, y = list(eight(a, k)), list(eight(b, k))
+            acc = [builder.fma(x[i], y[j], acc[8 * i + j]) for i in range(8) for j in range(8)]
+        return acc
+
+    return _tuple_operation("outer_sum", 64, 3, compute)
 
 
 # -- tensor cores --------------------------------------------------------------------------------------------
@@ -313,7 +325,7 @@ def shuffle_xor(mask):
 FAMILIES = {
     f.__name__: f
     for f in (
-        zeros, accumulate, outer, wgmma, mma, load, store, store2, pack, unpack, copy_wait, wgmma_wait, registers, shuffle_xor,
+        zeros, accumulate, outer_sum, wgmma, mma, load, store, store2, pack, unpack, copy_wait, wgmma_wait, registers, shuffle_xor,
     )
 }  # fmt: skip
 

@@ -270,10 +270,17 @@ def _accumulate(lanes, n):
     return lambda a, b: a + b
 
 
-def _outer(lanes, rows, columns):
-    def run(acc, *vectors):
-        flat = np.stack([v for vector in vectors for v in vector])
-        return acc + (flat[:rows, None] * flat[None, rows:]).reshape(rows * columns, lanes.n)
+def _outer_sum(lanes, depth, pitch):
+    def run(acc, a, b):
+        for k in range(depth):
+            x, y = (
+                np.concatenate(
+                    [lanes.shared_load(at + k * pitch + d, 16, "outer_sum").view(F32).T for d in (0, 256)]
+                )
+                for at in (a, b)
+            )
+            acc = acc + (x[:, None] * y[None]).reshape(64, lanes.n)
+        return acc
 
     return run
 
@@ -447,7 +454,7 @@ def _shuffle_xor(lanes, mask):
 
 
 FAMILIES = dict(
-    zeros=_zeros, accumulate=_accumulate, outer=_outer, wgmma=_wgmma, mma=_mma, load=_load, store=_store, store2=_store2,
+    zeros=_zeros, accumulate=_accumulate, outer_sum=_outer_sum, wgmma=_wgmma, mma=_mma, load=_load, store=_store, store2=_store2,
     pack=_pack, unpack=_unpack, copy_wait=_copy_wait, wgmma_wait=_wgmma_wait, registers=lambda *_: lambda: None,
     shuffle_xor=_shuffle_xor,
 )  # fmt: skip

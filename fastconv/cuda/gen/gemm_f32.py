@@ -14,7 +14,7 @@ from .kernel import Kernel, activated, indent
 DEPTH, TILE, THREADS, STAGES = 16, 128, 256, 3
 AXES = "dhw"
 OPERATIONS = (
-    ("outer", "outer", 8, 8), ("zeros", "zeros", 64), ("wait", "copy_wait", STAGES - 2),
+    ("zeros", "zeros", 64), ("wait", "copy_wait", STAGES - 2),
     ("load_bias", "load", "f32"), ("store", "store", "f32"),
 )  # fmt: skip
 
@@ -24,21 +24,6 @@ def _decode(name, counts="count"):
     lines = [f"{name}n = uint32(pixel)"]
     for a in reversed(AXES):
         lines += [f"{name}{a} = uint32({name}n % {counts}_{a})", f"{name}n = uint32({name}n // {counts}_{a})"]
-    return lines
-
-
-def _inner(pitch_a, pitch_b, b_start):
-    """Lines of one k-tile: outer products of 8 values of A and 8 of B, for 16 elements of the sum."""
-    lines = []
-    for k in range(DEPTH):
-        a, b = k * pitch_a * 4, b_start + k * pitch_b * 4
-        lines += [
-            f"x0 = shared_load4(uint32(tile + at_a + {a}))",
-            f"x1 = shared_load4(uint32(tile + at_a + {a + 256}))",
-            f"y0 = shared_load4(uint32(tile + at_b + {b}))",
-            f"y1 = shared_load4(uint32(tile + at_b + {b + 256}))",
-            "acc = outer(acc, x0, x1, y0, y1)",
-        ]
     return lines
 
 
@@ -54,33 +39,32 @@ _PLACE = """
 """
 
 
-def _pipeline(load, inner, stage):
-    """Lines of the loop: k-tile k is computed while k + 1 and k + 2 are on their way."""
-    step = ["copy_commit()"]
+def _pipeline(load, stage, b_start):
+    """Lines of the loop: k-tile k is fetched while k - 2 is computed and k - 1 is on its way.
+
+    One copy of the fetching serves the first k-tiles too: beyond the sum it writes zeros, which is cheaper
+    than a text of twice the length (numba's time grows with the square of it).
+    """
+    lag = STAGES - 1
     return [
         "st = uint32(0)",
-        f"for k in range({STAGES - 1}):",
-        f"    tile = uint32(base + st * {stage})",
-        *("    " + line for line in load),
-        *("    " + line for line in step),
-        "    st = uint32(st + 1)",
-        "st = uint32(0)",
-        f"ahead = uint32({STAGES - 1})",
-        "for now in range(steps):",
+        "old = uint32(1)",
+        f"for now in range(uint32(steps + {lag})):",
+        "    k = uint32(now)",
         "    wait()",
         "    cuda.syncthreads()",
-        f"    k = uint32(now + {STAGES - 1})",
-        f"    tile = uint32(base + ahead * {stage})",
-        *("    " + line for line in load),
-        *("    " + line for line in step),
         f"    tile = uint32(base + st * {stage})",
-        *("    " + line for line in inner),
+        *("    " + line for line in load),
+        "    copy_commit()",
+        f"    if k >= {lag}:",
+        f"        tile = uint32(base + old * {stage})",
+        f"        acc = outer_sum(acc, uint32(tile + at_a), uint32(tile + at_b + {b_start}))",
         "    st = uint32(st + 1)",
         f"    if st == {STAGES}:",
         "        st = uint32(0)",
-        "    ahead = uint32(ahead + 1)",
-        f"    if ahead == {STAGES}:",
-        "        ahead = uint32(0)",
+        "    old = uint32(old + 1)",
+        f"    if old == {STAGES}:",
+        "        old = uint32(0)",
         "wait_all()",
     ]
 
@@ -151,11 +135,11 @@ def {name}(x, table, weight, y, {"bias, " if bias else ""}{", ".join(integers)})
     exists = lt(pixel, M)
 {indent(_decode("i_") + start, 1)}
     acc = zeros()
-{indent(_pipeline(load, _inner(TILE, TILE, b_start), stage), 1)}
+{indent(_pipeline(load, stage, b_start), 1)}
 {indent(save, 1)}
 """
     letters = "PPPP" + ("P" if bias else "") + "I" * len(integers)
-    operations = (*OPERATIONS, ("wait_all", "copy_wait", 0))
+    operations = (*OPERATIONS, ("wait_all", "copy_wait", 0), ("outer_sum", "outer_sum", DEPTH, 4 * TILE))
     return Kernel(name, source, letters, operations, THREADS, STAGES * stage, 80, 2)
 
 
@@ -226,9 +210,9 @@ def {name}(x, table, dy, parts, {", ".join(integers)}):
     r = uint32(t >> 3)
 {indent(prepare, 1)}
     acc = zeros()
-{indent(_pipeline(load, _inner(pitch, pitch, b_start), stage), 1)}
+{indent(_pipeline(load, stage, b_start), 1)}
     part = parts + uint64(cuda.blockIdx.z) * uint64(part_size) * 4
 {indent(save, 1)}
 """
-    operations = (*OPERATIONS, ("wait_all", "copy_wait", 0))
+    operations = (*OPERATIONS, ("wait_all", "copy_wait", 0), ("outer_sum", "outer_sum", DEPTH, 4 * pitch))
     return Kernel(name, source, "PPPP" + "I" * len(integers), operations, THREADS, STAGES * stage, 80, 1)

@@ -153,33 +153,34 @@ def cross_entropy(count):
         "counts = uint32(lt(label, classes) & equal(high, uint32(0)) & uint32(ignored ^ 1))",
         # no conversion from integers is needed: the host passes classes as a float too
         "spread = float32(smoothing / classes_f)",
-        "loss = float32(0.0)",
-        "whole = float32(0.0)",
+        "hot = float32(float32(1.0) - smoothing)",
+        "whole = float32(float32(spread * classes_f) + hot)",
+        "own = float32(0.0)",
+        "others = float32(0.0)",
     ]
     for i in range(count):
-        here = f"equal(uint32(lane + {32 * i}), label)"
         body += [
-            f"q{i} = float32(spread + choose(float32(float32(1.0) - smoothing), float32(0.0), {here}))",
-            f"q{i} = choose(q{i}, float32(0.0), ok{i})",
-            f"part = float32(q{i} * float32(v{i} - log_total))",
-            # 0 * inf is no loss
-            f"loss = float32(loss - choose(part, float32(0.0), above(q{i}, float32(0.0))))",
-            f"whole = float32(whole + q{i})",
+            f"h{i} = equal(uint32(lane + {32 * i}), label)",
+            f"own = float32(own + choose(float32(v{i} - log_total), float32(0.0), h{i}))",
+            f"others = float32(others + choose(float32(v{i} - log_total), float32(0.0), ok{i}))",
         ]
-    body += [*_reduced("loss", "float32({} + {})"), *_reduced("whole", "float32({} + {})")]
+    body += [*_reduced("own", "float32({} + {})"), *_reduced("others", "float32({} + {})")]
     body += [
+        # without smoothing the other classes take no part, whatever their scores are
+        "others = choose(float32(spread * others), float32(0.0), above(spread, float32(0.0)))",
+        "loss = float32(-float32(float32(hot * own) + others))",
         "first = uint32(exists & lt(lane, uint32(1)))",
         "store32(losses + uint64(row) * 4, bits(choose(loss, float32(0.0), counts)), first)",
         "divisor = choose(value(load32(count, mean)), float32(1.0), mean)",
         "share = float32(float32(1.0) / divisor)",
+        "inverse = float32(inverse * whole)",
         "place = dx + uint64(uint32(row * classes + lane)) * 4",
     ]
     for i in range(count):
         body += [
-            f"g = float32(float32(float32(e{i} * inverse) * whole) - q{i})",
-            "zero = uint32(lt(uint32(0), uint32(bits(g) << 1)) ^ 1)",
-            "g = choose(float32(0.0), float32(g * share), zero)",
-            f"store32(place + uint64({128 * i}), bits(choose(g, float32(0.0), counts)), ok{i})",
+            f"g = float32(float32(float32(e{i} * inverse) - spread) - choose(hot, float32(0.0), h{i}))",
+            "g = choose(float32(g * share), float32(0.0), counts)",
+            f"store32(place + uint64({128 * i}), bits(g), ok{i})",
         ]
     name = f"cross_entropy_{count}"
     parameters = "x, target, count, losses, dx, rows, classes, mean, ignore, ignore_low, ignore_high, smoothing, classes_f"
