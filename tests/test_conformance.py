@@ -57,13 +57,14 @@ def test_the_bound_on_winograd_is_made_of_its_algorithm(mode, monkeypatch):
     monkeypatch.setattr(winograd, "transforms", winograd.matrices)
     monkeypatch.setattr(winograd, "bound", lambda magnitude, length, dtype: magnitude)
     rng = np.random.default_rng(0)
-    for stride, kernel, padding in (
-        (1, 2, 1), (1, 3, ((0, 1), (2, 1))), (1, 4, 0), (1, 5, 4), (2, 3, 1), (2, 7, ((3, 2), (0, 3))),
-        ((1, 2), (5, 9), 2), (3, 7, 5), (4, 11, 2),
+    for stride, kernel, padding, dilation in (
+        (1, 2, 1, 1), (1, 3, ((0, 1), (2, 1)), 1), (1, 4, 0, 1), (1, 5, 4, 1), (2, 3, 1, 1),
+        (2, 7, ((3, 2), (0, 3)), 1), ((1, 2), (5, 9), 2, 1), (3, 7, 5, 1), (4, 11, 2, 1),
+        (1, 3, ((0, 1), (3, 2)), 2), (1, 4, 3, (1, 3)), (1, 2, 1, (5, 4)),
     ):  # fmt: skip
         x, bias = rng.random((2, 4, 14, 17)), rng.random(6)
         weight = rng.random((6, 2, *np.broadcast_to(kernel, 2)))
-        options = dict(stride=stride, padding=padding, groups=2, padding_mode=mode)
+        options = dict(stride=stride, padding=padding, dilation=dilation, groups=2, padding_mode=mode)
         y = fc.reference.conv2d(x, weight, bias, **options)
         dy = rng.random(y.shape)
         dx, dweight, _ = fc.reference.conv2d_backward(dy, x, weight, **options)

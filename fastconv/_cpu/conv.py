@@ -233,8 +233,10 @@ def _winograd_accepts(problem):
     taps = _phase_taps(problem)[1:]
     if taps[0] != taps[1] or not 2 <= taps[0] <= 5:
         return "needs 2 to 5 taps, the same along height and width, in every phase of the stride"
-    if problem.dilation != (1, 1, 1):
-        return "needs dilation 1"
+    if min(math.prod(problem.stride), math.prod(problem.dilation)) > 1:
+        return "needs stride 1 or dilation 1"
+    if any(step > out for step, out in zip(problem.dilation[1:], problem.out[1:])):
+        return "needs a dilation no larger than the output"
     return None
 
 
@@ -270,7 +272,8 @@ def _winograd_suits(direction):
         phases = math.prod(problem.stride)
         if min(problem.C // problem.groups * phases, problem.K // problem.groups) < WINOGRAD_CHANNELS:
             return f"pays from {WINOGRAD_CHANNELS} channels and filters on"
-        tiles = math.prod(-(-out // (7 - taps)) for out, taps in zip(problem.out[1:], _phase_taps(problem)[1:]))
+        # each phase of a dilation is tiled for itself
+        tiles = math.prod(step * -(-out // (step * (7 - taps))) for out, step, taps in zip(problem.out[1:], problem.dilation[1:], _phase_taps(problem)[1:]))
         saving = math.prod(problem.out) * problem.taps / (36 * tiles * phases)
         # A strided gradient is cheap to beat: the direct form works phase by phase, on few taps each.
         if saving < (1 if direction == "backward_input" and phases > 1 else WINOGRAD_SAVING):

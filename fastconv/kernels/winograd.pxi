@@ -6,7 +6,7 @@
 
 cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_tiles:
-        ix th, tw, m, oh, ow
+        ix th, tw, ph, pw, m, oh, ow
         fc_axis h, w
         ix dh, dw, sh, sw, yn, yc, yh
     ctypedef struct fc_filter:
@@ -209,7 +209,7 @@ cdef void winograd_block(real *y, Winograd *w, ix g, const real *U, ix p, ix las
 
 cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     cdef size_t shared, per_thread
-    cdef ix mr = tile_mr(y), vl = vector_lanes(y), tiles = w.samples * w.tiles.th * w.tiles.tw, g, first, count, task, blocks, block, parts
+    cdef ix mr = tile_mr(y), vl = vector_lanes(y), tiles = w.samples * w.tiles.ph * w.tiles.pw * w.tiles.th * w.tiles.tw, g, first, count, task, blocks, block, parts
     cdef bint once
     cdef char *memory
     cdef char *own
@@ -289,27 +289,30 @@ cdef void describe_winograd(Winograd *w, Tables t, Shape p, fc_source *source, W
     no_phases(&w.source_phases if transposed else &w.row_phases, t)
     w.r = f.r
     g.m = 7 - f.r
+    g.ph, g.pw = p.dilation[1], p.dilation[2]
     if transposed:
         w.rows, w.channels, w.w_row, w.w_channel, w.activation = p.C // p.groups, p.K // p.groups, weight.c, weight.k, 0
         w.w_group = w.channels * weight.k
-        make_axis(&g.h, t, p.out[1], 0, 1, 1, 0)
-        make_axis(&g.w, t, p.out[2], 0, 1, 1, 0)
+        make_axis(&g.h, t, p.out[1], 0, g.ph, 1, 0)
+        make_axis(&g.w, t, p.out[2], 0, g.pw, 1, 0)
         g.dh, g.dw, g.sh, g.sw = p.size[1], p.size[2], p.stride[1], p.stride[2]
         # Position i of dx belongs to phase (i + low) mod stride and to grid row (i + low) // stride, counted from that of position 0.
         g.oh = (g.dh - 1 + p.low[1]) // g.sh - p.low[1] // g.sh + 1
         g.ow = (g.dw - 1 + p.low[2]) // g.sw - p.low[2] // g.sw + 1
-        w.source_phases.h[0], w.source_phases.w[0] = p.low[1] // g.sh - (f.r - 1), p.low[2] // g.sw - (f.r - 1)
+        w.source_phases.h[0], w.source_phases.w[0] = p.low[1] // g.sh - (f.r - 1) * g.ph, p.low[2] // g.sw - (f.r - 1) * g.pw
         shift_phases(f, p.low[1] // g.sh * g.sh, p.low[2] // g.sw * g.sw)
         g.yn = p.C * g.dh * g.dw
     else:
         w.rows, w.channels, w.w_row, w.w_channel, w.activation = p.K // p.groups, p.C // p.groups, weight.k, weight.c, p.activation
         w.w_group = w.rows * weight.k
-        make_axis(&g.h, t, p.size[1], 0, p.stride[1], 1, p.mode)
-        make_axis(&g.w, t, p.size[2], 0, p.stride[2], 1, p.mode)
+        make_axis(&g.h, t, p.size[1], 0, p.stride[1] * g.ph, 1, p.mode)
+        make_axis(&g.w, t, p.size[2], 0, p.stride[2] * g.pw, 1, p.mode)
         g.oh, g.ow, g.dh, g.dw, g.sh, g.sw = p.out[1], p.out[2], p.out[1], p.out[2], 1, 1
         g.yn = p.K * g.dh * g.dw
     g.yh = g.dw
     g.yc = g.dh * g.dw
+    if g.ph * g.pw > 1:  # stride 1: every phase of the dilation is a map of its own
+        g.oh, g.ow, g.sh, g.sw = ceil_div(g.dh, g.ph), ceil_div(g.dw, g.pw), g.ph, g.pw
     g.th, g.tw = ceil_div(g.oh, g.m), ceil_div(g.ow, g.m)
 
 
@@ -329,7 +332,7 @@ cdef object run_winograd(real *y, Shape p, fc_source *source, Weights *weight, c
 
 
 def winograd_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, Shape shape, int threads):
-    """`conv_forward` for 2-d kernels of 3 to 5 taps an axis, stride and dilation 1."""
+    """`conv_forward` for 2-d kernels of 2 to 5 taps an axis in every phase of the stride; strided or dilated, not both."""
     cdef fc_source source
     cdef Weights w
     cdef const void *b = cnp.PyArray_DATA(bias) if bias is not None else NULL
@@ -487,7 +490,7 @@ cdef void winograd_rows(real *dweight, real *dU, const real *A, const real *B, W
 
 cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 nogil:
     cdef size_t shared, per_thread
-    cdef ix vl = vector_lanes(dweight), tiles = w.samples * w.tiles.th * w.tiles.tw, g, first, count, task, rows, own
+    cdef ix vl = vector_lanes(dweight), tiles = w.samples * w.tiles.ph * w.tiles.pw * w.tiles.th * w.tiles.tw, g, first, count, task, rows, own
     cdef char *memory
     cdef char *scratch
     cdef real *A
@@ -544,13 +547,14 @@ cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source
     make_phases(&w.phases, t, p, &unused, False)
     w.source, w.dy, w.samples, w.groups, w.taps = x[0], dy[0], p.N, p.groups, p.taps
     w.rows, w.channels = p.K // p.groups, p.C // p.groups
-    g.m, g.oh, g.ow = 7 - w.phases.r, p.out[1], p.out[2]
+    g.ph, g.pw = p.dilation[1], p.dilation[2]
+    g.m, g.oh, g.ow = 7 - w.phases.r, ceil_div(p.out[1], g.ph), ceil_div(p.out[2], g.pw)
     g.th, g.tw = ceil_div(g.oh, g.m), ceil_div(g.ow, g.m)
     w.dy_tiles = w.tiles
-    make_axis(&g.h, t, p.size[1], 0, p.stride[1], 1, p.mode)
-    make_axis(&g.w, t, p.size[2], 0, p.stride[2], 1, p.mode)
-    make_axis(&w.dy_tiles.h, t, p.out[1], 0, 1, 1, 0)
-    make_axis(&w.dy_tiles.w, t, p.out[2], 0, 1, 1, 0)
+    make_axis(&g.h, t, p.size[1], 0, p.stride[1] * g.ph, 1, p.mode)
+    make_axis(&g.w, t, p.size[2], 0, p.stride[2] * g.pw, 1, p.mode)
+    make_axis(&w.dy_tiles.h, t, p.out[1], 0, g.ph, 1, 0)
+    make_axis(&w.dy_tiles.w, t, p.out[2], 0, g.pw, 1, 0)
 
 
 cdef object run_winograd_outer(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads):
@@ -562,7 +566,7 @@ cdef object run_winograd_outer(real *dweight, Shape p, fc_source *dy, fc_source 
 
 
 def winograd_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads):
-    """`conv_backward_weight` for 2-d kernels of 3 to 5 taps an axis, stride and dilation 1."""
+    """`conv_backward_weight` for 2-d kernels of 2 to 5 taps an axis in every phase of the stride; strided or dilated, not both."""
     cdef fc_source source_y, source_x
     check_result(dweight)
     make_source(&source_y, dy, shape, shape.K, shape.out, "dy")

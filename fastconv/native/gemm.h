@@ -8,6 +8,7 @@ INLINE void NAME(tile_body)(const ix rows, const ix nv, ix kc, const REAL *restr
                             ix ldc, int accumulate, const REAL *bias, ix ahead)
 {
     V c[MR][NV];
+    if (accumulate) UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) FETCH_TO_WRITE(C + i * ldc + j * VL);
     UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) c[i][j] = (V){0};
     for (ix k = 0; k < kc; k++) {
         V b[NV];

@@ -1,7 +1,8 @@
 /* Winograd convolution with tiles of 6 x 6 transformed points: y = A^T [ (G w G^T) * (B^T d B) ] A, for kernels of r = 2 to 5 taps an axis.
  *
  * A tile yields m = 7 - r outputs an axis from 6 inputs, so one input transform serves every r. A convolution of stride s is one of stride 1 over s * s times the
- * channels, one for each phase of the input, with ceil(taps / s) taps an axis; its gradient has s * s times the output channels, one for each phase of dx. Interpolation points 0, +-5/8, +-3/2 and infinity: their squares
+ * channels, one for each phase of the input, with ceil(taps / s) taps an axis; its gradient has s * s times the output channels, one for each phase of dx. A dilated
+ * convolution is one of dilation 1 in every phase of its outputs, as if they were samples. Interpolation points 0, +-5/8, +-3/2 and infinity: their squares
  * are dyadic, so the constants are exact, and the amplification of rounding errors is a fraction of that of the customary 0, +-1, +-2 (CPU notes, section 3).
  * Lanes are tiles, numbered flat over (sample, tile row, tile column): no rule about channel counts or map widths.
  * Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015; S. Winograd, "Arithmetic Complexity of Computations", 1980.
@@ -17,6 +18,7 @@
 
 typedef struct {
     ix th, tw;         /* tiles along a map's column and row */
+    ix ph, pw;         /* maps of a sample: phases of the outputs, one for each row and column of the dilation */
     ix m;              /* outputs of a tile along each axis: 2 to 5 */
     ix oh, ow;         /* extent of the grid of outputs that the tiles cover */
     fc_axis h, w;      /* the source: output o, tap t of a phase lie at source index (o + t) * step + the phase's first */
@@ -25,12 +27,12 @@ typedef struct {
     ix yn, yc, yh;     /* destination strides in elements; columns lie together */
 } fc_tiles;
 
-typedef struct { ix n, ty, tx, len; } fc_tile_run; /* tiles of one row */
+typedef struct { ix n, h, w, ty, tx, len; } fc_tile_run; /* tiles of one row, in phase (h, w) of the outputs of sample n */
 
 static inline fc_tile_run fc_tile_row(const fc_tiles *g, ix p, ix last)
 {
-    ix row = p / g->tw, tx = p % g->tw;
-    fc_tile_run r = {row / g->th, row % g->th, tx, g->tw - tx < last - p ? g->tw - tx : last - p};
+    ix row = p / g->tw, tx = p % g->tw, map = row / g->th, phase = map % (g->ph * g->pw);
+    fc_tile_run r = {map / (g->ph * g->pw), phase / g->pw, phase % g->pw, row % g->th, tx, g->tw - tx < last - p ? g->tw - tx : last - p};
     return r;
 }
 #endif
@@ -247,7 +249,7 @@ INLINE void NAME(wino_input_body)(REAL *restrict out, ix plane, ix group, REAL *
     while (p < last) {
         fc_tile_run r = fc_tile_row(g, p, last);
         const char *sample = channel + r.n * s->n;
-        const ix start = r.tx * m * g->w.step + w0, count = (r.len - 1) * m + inputs;
+        const ix start = r.tx * m * g->w.step + w0 + r.w, count = (r.len - 1) * m + inputs;
         /* the run below has this one's last rows if it belongs to the same sample and covers the same columns */
         const int shared = !gradient && r.ty + 1 < g->th && last - (p + r.len) >= r.tx + r.len;
         const ix needed = shared ? m : inputs;
@@ -258,7 +260,7 @@ INLINE void NAME(wino_input_body)(REAL *restrict out, ix plane, ix group, REAL *
             high = FC_MAX(FC_MIN(g->w.size - start, count), low);
         }
         for (ix i = 0; i < needed; i++) {
-            ix h = fc_source_index(&g->h, (r.ty * m + i) * g->h.step + h0);
+            ix h = fc_source_index(&g->h, (r.ty * m + i) * g->h.step + h0 + r.h);
             row[i] = NULL;
             if (h < 0) continue;
             if (direct) row[i] = (const REAL *)(sample + h * s->h) + start;
@@ -322,19 +324,19 @@ typedef struct {
 #endif
 
 /* One output by its definition; zeros of the padding take no part. */
-static __attribute__((noinline)) REAL NAME(direct_output)(const fc_source *s, const char *source, const fc_filter *f, const fc_tiles *g, ix n, ix oh, ix ow)
+static __attribute__((noinline)) REAL NAME(direct_output)(const fc_source *s, const char *source, const fc_filter *f, const fc_tiles *g, const fc_tile_run *run, ix oh, ix ow)
 {
     REAL total = 0, x, w;
     for (ix c = 0; c < f->channels; c++) {
         REAL sum = 0;
         for (ix phase = 0; phase < f->phases; phase++)
             for (ix i = 0; i < f->r; i++) {
-                ix h = fc_source_index(&g->h, (oh + i) * g->h.step + f->h0[phase]);
+                ix h = fc_source_index(&g->h, (oh + i) * g->h.step + f->h0[phase] + run->h);
                 if (h < 0) continue;
                 for (ix j = 0; j < f->r; j++) {
-                    ix q = fc_source_index(&g->w, (ow + j) * g->w.step + f->w0[phase]), tap = f->tap_offset[(phase * f->r + i) * f->r + j];
+                    ix q = fc_source_index(&g->w, (ow + j) * g->w.step + f->w0[phase] + run->w), tap = f->tap_offset[(phase * f->r + i) * f->r + j];
                     if (q < 0 || tap == FC_NO_TAP) continue;
-                    NAME(copy_row)(&x, source + n * s->n + c * s->c + h * s->h + q * s->w, 1, 0, s->swap);
+                    NAME(copy_row)(&x, source + run->n * s->n + c * s->c + h * s->h + q * s->w, 1, 0, s->swap);
                     NAME(copy_row)(&w, f->data + c * f->channel_stride + tap, 1, 0, f->swap);
                     sum += x * w;
                 }
@@ -387,22 +389,23 @@ INLINE void NAME(wino_output_body)(REAL *y, const REAL *restrict Mm, ix plane, R
         fc_tile_run r = fc_tile_row(g, p, last);
         /* columns [low, high) of the run have a place in the destination */
         ix c0 = r.tx * m, low = 0, high = FC_MIN(r.len * m, g->ow - c0);
-        while (low < high && first_w + (c0 + low) * g->sw < 0) low++;
-        while (low < high && first_w + (c0 + high - 1) * g->sw >= g->dw) high--;
+        const ix w0 = first_w + r.w, h0 = first_h + r.h;
+        while (low < high && w0 + (c0 + low) * g->sw < 0) low++;
+        while (low < high && w0 + (c0 + high - 1) * g->sw >= g->dw) high--;
         for (ix i = 0; i < m; i++) {
-            ix o = r.ty * m + i, row = first_h + o * g->sh;
+            ix o = r.ty * m + i, row = h0 + o * g->sh;
             if (o >= g->oh || row < 0 || row >= g->dh) continue;
-            REAL *from = strip + i * ss + (p - p0) * m, *to = y + r.n * g->yn + row * g->yh + first_w + c0 * g->sw;
+            REAL *from = strip + i * ss + (p - p0) * m, *to = y + r.n * g->yn + row * g->yh + w0 + c0 * g->sw;
             if (suspicious)
                 for (ix j = low; j < high; j++)
-                    if (!(from[j] - from[j] == 0)) from[j] = NAME(direct_output)(s, source, f, g, r.n, o, c0 + j) + bias;
+                    if (!(from[j] - from[j] == 0)) from[j] = NAME(direct_output)(s, source, f, g, &r, o, c0 + j) + bias;
+            if (activation && high > low) NAME(activate)(from + low, high - low, activation);
             if (g->sw == 1) {
                 for (ix j = low; j < high; j += VL) {
                     FETCH_TO_WRITE(to + j + g->yc); /* the next channel's row: each is written once */
                     if (high - j >= VL) STORE(to + j, LOAD(from + j));
                     else STOREN(to + j, LOAD(from + j), high - j);
                 }
-                if (activation) NAME(activate)(to + low, high - low, activation);
             } else
                 for (ix j = low; j < high; j++) to[j * g->sw] = from[j];
         }

@@ -55,6 +55,8 @@ LAYERS = (
     ("resnet-3x3-down", 16, 14, 32, 3, {"stride": 2, "padding": 1}),
     ("resnet-1x1-down", 16, 14, 32, 1, {"stride": 2}),
     ("resnet-1x1-expand", 16, 7, 64, 1, {}),
+    ("deeplab-rate2", 16, 17, 24, 3, {"padding": 2, "dilation": 2}),
+    ("deeplab-rate4", 12, 33, 16, 3, {"padding": 4, "dilation": 4}),
     ("mobilenet-depthwise", 24, 14, 24, 3, {"padding": 1, "groups": 24}),
     ("mobilenet-depthwise-down", 24, 14, 24, 3, {"padding": 1, "groups": 24, "stride": 2}),
 )

@@ -4,8 +4,8 @@ Winograd's algorithm computes tiles of m outputs from m + r - 1 = 6 inputs along
 
     y = A^T [ (G w G^T) * (B^T d B) ] A ,        summed over channels before A is applied.
 
-A stride cuts the sum into phases, each of which is a convolution of stride 1 that is computed so. The
-algorithm is exact in real numbers, but its intermediate values are larger than the result, and what they are
+A stride cuts the sum into phases, each of which is a convolution of stride 1 that is computed so; a
+dilation cuts the outputs into phases, each of which is a convolution of dilation 1. The algorithm is exact in real numbers, but its intermediate values are larger than the result, and what they are
 off by stays when they cancel. Evaluated with the absolute values of the three matrices and of the data, the
 same formula sums the absolute values of everything that cancels: the magnitude that takes the place of
 conv(|x|, |w|) in the bound of a direct sum. It depends on where an element lies in its tile, and on its
@@ -18,6 +18,8 @@ not taken from the kernels that are to be judged.
 Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015; B. Barabasz et al.,
 "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020.
 """
+
+import math
 
 import numpy as np
 
@@ -93,13 +95,13 @@ def _outer(x, dy, r):
     return _points(filters.T, np.einsum("ngktupq,ngctupq->gkcpq", e, d)), N * counts[0] * counts[1]
 
 
-# ---- strides: a sum over phases, each of which is a convolution of stride 1 -----------------------------
+# ---- strides: a sum over phases, each of which is a convolution of stride 1; dilations: a map for every phase -
 
 
 def _taps(p):
     """Taps of a phase of the stride: the same along both axes."""
     r = {-(-k // s) for k, s in zip(p.kernel[1:], p.stride[1:])}
-    if p.out[0] * p.kernel[0] * p.size[0] != 1 or len(r) > 1 or p.dilation != (1, 1, 1):
+    if p.out[0] * p.kernel[0] * p.size[0] != 1 or len(r) > 1 or min(math.prod(p.stride), math.prod(p.dilation)) > 1:
         raise NotImplementedError(f"{p.name}: no bound for Winograd's algorithm is known here")
     return r.pop()
 
@@ -124,17 +126,25 @@ def _source(position, size, mode):
     return np.where((position >= 0) & (position < size), position, -1)
 
 
-def _source_phases(x, p):
-    """|x| as (N, G, C * sh * sw, rows, columns): row i of phase a stands at a + s * i - pad_low.
+def _maps(p):
+    """Phases of the dilation, and the (largest) outputs of each."""
+    dilation = p.dilation[1:]
+    return np.ndindex(*dilation), [-(-out // d) for out, d in zip(p.out[1:], dilation)]
+
+
+def _source_phases(x, p, map=(0, 0)):
+    """|x| as (N, G, C * sh * sw, rows, columns): row i of phase a stands at a + s * i - pad_low, and with a
+    dilation d, for the outputs of phase b of it, at b + d * i - pad_low.
 
     As far as whole tiles reach, which is beyond what the outputs need.
     """
     r = _taps(p)
     m = TILE + 1 - r
     index = []
-    for a in (1, 2):
-        reach = -(-p.out[a] // m) * m + r - 1
-        position = np.arange(p.stride[a])[:, None] + p.stride[a] * np.arange(reach) - p.pad_low[a]
+    for a, first, out in zip((1, 2), map, _maps(p)[1]):
+        reach = -(-out // m) * m + r - 1
+        steps = p.stride[a] * p.dilation[a] * np.arange(reach)
+        position = np.arange(p.stride[a])[:, None] + first + steps - p.pad_low[a]
         index.append(_source(position, p.size[a], p.padding_mode))
     x = np.abs(x).reshape(p.N, p.groups, p.C // p.groups, *p.size[1:])
     x = np.pad(x, [(0, 0)] * 3 + [(0, 1), (0, 1)])  # what index -1 selects: a zero
@@ -158,7 +168,11 @@ def forward(x, weight, bias, p, dtype):
     """|error| of y, in its shape, before its activation; x, weight, bias: float64; p: the problem."""
     w = _weight_phases(weight, p)
     w = w.reshape(*w.shape[:2], -1, *w.shape[-2:])
-    y = _correlation(_source_phases(x, p), w, (0, 0), p.out[1:])
+    y = np.zeros((p.N, p.groups, p.K // p.groups, *p.out[1:]))
+    maps, out = _maps(p)
+    for a, b in maps:
+        part = y[..., a :: p.dilation[1], b :: p.dilation[2]]
+        part[...] = _correlation(_source_phases(x, p, (a, b)), w, (0, 0), out)[..., : part.shape[-2], : part.shape[-1]]
     if bias is not None:
         y = y + np.abs(bias).reshape(1, p.groups, -1, 1, 1)
     return bound(y, w.shape[2], dtype).reshape(p.y_shape)
@@ -168,10 +182,36 @@ def backward_input(dy, weight, bias, p, dtype):
     """|error| of dx, in its shape (or of the y of a transposed convolution, bias added)."""
     if p.padding_mode != "zeros":
         raise NotImplementedError(f"{p.name}: no bound for Winograd's algorithm is known here")
-    r, low = _taps(p), p.pad_low[1:]
     w = _weight_phases(weight, p)[..., ::-1, ::-1].swapaxes(1, 2)
     dy = np.abs(dy).reshape(p.N, p.groups, p.K // p.groups, *p.out[1:])
     dx = np.zeros((p.N, p.groups, p.C // p.groups, *p.size[1:]))
+    if math.prod(p.dilation) > 1:
+        _dilated_input(dx, dy, w[:, :, :, 0, 0], p)
+    else:
+        _strided_input(dx, dy, w, p)
+    if bias is not None:
+        dx = dx + np.abs(bias).reshape(1, p.groups, -1, 1, 1)
+    return bound(dx, p.K // p.groups, dtype).reshape(p.x_shape)
+
+
+def _dilated_input(dx, dy, w, p):
+    r = _taps(p)
+    m = TILE + 1 - r
+    rows = [-(-n // d) for n, d in zip(p.size[1:], p.dilation[1:])]
+    dy = np.pad(dy, [(0, 0)] * 3 + [(0, 1), (0, 1)])  # what index -1 selects: a zero
+    for phase in np.ndindex(*p.dilation[1:]):
+        # position a + d * i of dx takes dy from a + d * (i - r + 1) + low on, d apart
+        h, w_ = (
+            _source(a + low + d * (np.arange(-(-n // m) * m + r - 1) - r + 1), out, "zeros")
+            for a, low, d, n, out in zip(phase, p.pad_low[1:], p.dilation[1:], rows, p.out[1:])
+        )
+        part = dx[..., phase[0] :: p.dilation[1], phase[1] :: p.dilation[2]]
+        whole = _correlation(dy[..., h[:, None], w_], w, (0, 0), rows)
+        part[...] = whole[..., : part.shape[-2], : part.shape[-1]]
+
+
+def _strided_input(dx, dy, w, p):
+    r, low = _taps(p), p.pad_low[1:]
     # position i of dx is row (i + low) // s of phase (i + low) % s; tiles begin at the row of position 0
     begin = [lo // s for lo, s in zip(low, p.stride[1:])]
     rows = [(n - 1 + lo) // s - b + 1 for n, lo, s, b in zip(p.size[1:], low, p.stride[1:], begin)]
@@ -184,16 +224,16 @@ def backward_input(dy, weight, bias, p, dtype):
             to.append(position[inside])
             of.append(np.flatnonzero(inside))
         dx[:, :, :, to[0][:, None], to[1]] = part[:, :, :, of[0][:, None], of[1]]
-    if bias is not None:
-        dx = dx + np.abs(bias).reshape(1, p.groups, -1, 1, 1)
-    return bound(dx, p.K // p.groups, dtype).reshape(p.x_shape)
 
 
 def backward_weight(dy, x, p, dtype):
     """|error| of dweight, in its shape."""
     r, (sh, sw) = _taps(p), p.stride[1:]
     dy = np.abs(dy).reshape(p.N, p.groups, p.K // p.groups, *p.out[1:])
-    dw, length = _outer(_source_phases(x, p), dy, r)
+    dw, length = 0, 0
+    for a, b in _maps(p)[0]:
+        part, count = _outer(_source_phases(x, p, (a, b)), dy[..., a :: p.dilation[1], b :: p.dilation[2]], r)
+        dw, length = dw + part, length + count
     dw = dw.reshape(*dw.shape[:2], p.C // p.groups, sh, sw, r, r).transpose(0, 1, 2, 5, 3, 6, 4)
     dw = dw.reshape(*dw.shape[:3], r * sh, r * sw)[..., : p.kernel[1], : p.kernel[2]]
     return bound(dw, length, dtype).reshape(p.weight_shape)
