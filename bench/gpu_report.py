@@ -441,7 +441,8 @@ def stage_operations():
         row(
             "passed",
             mode,
-            f"{sum(r.ok for r in results)} of {len(results)} operations, {sum(r.cases for r in results)} checks",
+            f"{sum(r.ok for r in results)} of {len(results)} operations",
+            f"{sum(r.cases for r in results)} checks",
         )
 
 

@@ -15,7 +15,7 @@ from fastconv.cuda import _cache, _driver, geometry, maps
 from fastconv.cuda.gen import igemm_sm90
 from fastconv.cuda.program import Pointer, Program, Step, resolved
 
-# -- geometry --------------------------------------------------------------------------------------------------
+# -- geometry ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
@@ -45,7 +45,7 @@ def test_phases_are_the_adjoint(stride, dilation, taps):
         assert sorted(places) == list(range(size))
 
 
-# -- limits of the TMA unit ------------------------------------------------------------------------------------
+# -- limits of the TMA unit ----------------------------------------------------------------------------------
 
 IMAGE = maps.Im2col(1 << 20, "bf16", (64, 9, 7, 2), (128, 1152, 8064), (-1, -1), (-1, -1), (1, 1), 128, 64)
 
@@ -79,7 +79,7 @@ def test_tile_limits():
     assert "multiples of 16" in tile._replace(stride=260).refused()
 
 
-# -- the cache -------------------------------------------------------------------------------------------------
+# -- the cache -----------------------------------------------------------------------------------------------
 
 KERNEL = igemm_sm90.kernel("bf16", bn=64)
 
@@ -148,7 +148,7 @@ def test_folder_follows_the_environment(monkeypatch):
     assert _cache.folder().parts[-3:] == ("x", "fastconv", "cuda")
 
 
-# -- the launch path with a driver that is none ---------------------------------------------------------------
+# -- the launch path with a driver that is none --------------------------------------------------------------
 
 
 class FakeLibrary:

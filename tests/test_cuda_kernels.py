@@ -41,7 +41,8 @@ def problem_of(N, C, K, size, kernel, stride=1, padding=0, dilation=1, groups=1,
     empty = np.broadcast_to(np.float32(0), (1,))
     zero = lambda *shape: np.broadcast_to(empty[0], shape)  # noqa: E731
     return ConvProblem.of(
-        zero(N, C, *size), zero(K, C // groups, *kernel), zero(K) if bias else None, stride, padding, dilation, groups,
+        zero(N, C, *size), zero(K, C // groups, *kernel), zero(K) if bias else None, stride, padding,
+        dilation, groups,
         activation=activation, ndim=n, op=f"conv{n}d",
     )  # fmt: skip
 
@@ -160,8 +161,12 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "f16", "tf32", "f32"])
-@pytest.mark.parametrize("case", CASES)
+def crossed(cases, few=("3x3", "bias, relu", "C 40, bias, relu", "3-d")):
+    """(case, dtype): two dtypes everywhere, the other two, which share their text, on some cases."""
+    return [(c, d) for c in cases for d in ("bf16", "f32", "f16", "tf32") if d in ("bf16", "f32") or c in few]
+
+
+@pytest.mark.parametrize("case, dtype", crossed(CASES))
 def test_wgmma_forward(case, dtype):
     problem = problem_of(**CASES[case])
     arrays = arrays_of(problem, np.random.default_rng(0))
@@ -265,8 +270,7 @@ def test_wgmma_weight_gradient(case):
         assert_exact(actual, expected, dtype)
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "f16", "tf32", "f32"])
-@pytest.mark.parametrize("case", SMALL)
+@pytest.mark.parametrize("case, dtype", crossed(SMALL))
 def test_mma_forward(case, dtype):
     problem = problem_of(**SMALL[case])
     arrays = arrays_of(problem, np.random.default_rng(6))

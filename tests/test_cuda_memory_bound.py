@@ -95,7 +95,8 @@ def test_labels_outside_leave_their_rows_alone():
 @pytest.mark.parametrize(
     "options",
     [
-        dict(kernel_size=3, stride=2, padding=1), dict(kernel_size=(2, 3), dilation=(2, 1)), dict(kernel_size=(1, 4)),
+        dict(kernel_size=3, stride=2, padding=1), dict(kernel_size=(2, 3), dilation=(2, 1)),
+        dict(kernel_size=(1, 4)),
         dict(kernel_size=2, padding=3, stride=1),
     ],
 )  # fmt: skip

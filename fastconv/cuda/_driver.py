@@ -75,7 +75,8 @@ class Driver:
         return kernel.value
 
     def encode(self, tensor, target):
-        """Write the 128 bytes of a tensor map (`maps.Tile`, `maps.Im2col`) with a real address to `target`."""
+        """Write the 128 bytes of a tensor map (`maps.Tile`, `maps.Im2col`) with a real address to `target`.
+        """
         reason = tensor.refused()
         if reason is not None:
             raise DeviceError(f"tensor map: {reason}")
@@ -93,7 +94,8 @@ class Driver:
             step = array(ctypes.c_uint32, (1, *tensor.traversal, 1))
             self.check(
                 "cuTensorMapEncodeIm2col", target, kind, rank, address, array(ctypes.c_uint64, tensor.sizes),
-                array(ctypes.c_uint64, tensor.strides), array(ctypes.c_int, tensor.lower), array(ctypes.c_int, tensor.upper),
+                array(ctypes.c_uint64, tensor.strides), array(ctypes.c_int, tensor.lower),
+                array(ctypes.c_int, tensor.upper),
                 tensor.channels, tensor.pixels, step, *tail,
             )  # fmt: skip
 
@@ -210,7 +212,8 @@ class Runner:
             if found is None:
                 if kernel.shared > self.attributes["shared"]:
                     raise DeviceError(
-                        f"{kernel.name}: needs {kernel.shared} bytes of shared memory, the device has {self.attributes['shared']}"
+                        f"{kernel.name}: needs {kernel.shared} bytes of shared memory, the device "
+                        f"has {self.attributes['shared']}"
                     )
                 code, name = _cache.cubin(kernel, self.arch, self._build, self._toolchain)
                 found = self.handles[kernel] = self.driver.load(code, name, kernel.shared, self.device)

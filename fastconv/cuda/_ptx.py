@@ -217,7 +217,8 @@ def wgmma(n, dtype, form):
         major = ", 0"
     return _tied(
         "wgmma",
-        f"{{ .reg .pred p; setp.ne.b32 p, ${keep}, 0; wgmma.mma_async.sync.aligned.m64n{n}k{k}.f32.{kind}.{kind} "
+        f"{{ .reg .pred p; setp.ne.b32 p, ${keep}, 0; "
+        f"wgmma.mma_async.sync.aligned.m64n{n}k{k}.f32.{kind}.{kind} "
         f"{{{acc}}}, {a}, ${b}, p, 1, 1{major}; }}",
         width,
         operands,
@@ -325,7 +326,8 @@ def shuffle_xor(mask):
 FAMILIES = {
     f.__name__: f
     for f in (
-        zeros, accumulate, outer_sum, wgmma, mma, load, store, store2, pack, unpack, copy_wait, wgmma_wait, registers, shuffle_xor,
+        zeros, accumulate, outer_sum, wgmma, mma, load, store, store2, pack, unpack, copy_wait, wgmma_wait,
+        registers, shuffle_xor,
     )
 }  # fmt: skip
 
@@ -401,9 +403,12 @@ def _table():
     add("barrier_init_fence", "fence.mbarrier_init.release.cluster;")
     add("barrier_expect", f"mbarrier.arrive.expect_tx.{_BARRIER} _, [$0], $1;", "", "rr")
     add("barrier_arrive", _predicated(f"@p mbarrier.arrive.{_BARRIER} _, [$0];", 1), "", "rr")
-    wait = f"{{ .reg .pred p;\nAGAIN:\nmbarrier.try_wait.parity.{_BARRIER} p, [$0], $1;\n@p bra READY;\nbra AGAIN;\nREADY: }}"
+    wait = (
+        f"{{ .reg .pred p;\nAGAIN:\nmbarrier.try_wait.parity.{_BARRIER} p, [$0], $1;\n"
+        "@p bra READY;\nbra AGAIN;\nREADY: }"
+    )
     add("barrier_wait", wait, "", "rr")
-    # tensor memory accelerator: destination, map, barrier, coordinates from the fastest axis, im2col tap offsets
+    # tensor memory accelerator: destination, map, barrier, coordinates from the fastest axis, tap offsets
     add("tma_tile", _TMA.format(2, "tile", "$3, $4") + ";", "", "rlrrr")
     add("tma_im2col2", _TMA.format(4, "im2col", "$3, $4, $5, $6") + ", {$7, $8};", "", "rlrrrrrhh")
     add("tma_im2col3", _TMA.format(5, "im2col", "$3, $4, $5, $6, $7") + ", {$8, $9, $10};", "", "rlrrrrrrhhh")

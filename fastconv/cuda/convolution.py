@@ -14,6 +14,7 @@ from .gen import gemm_f32, igemm_sm80, igemm_sm90, layout, wgrad_sm90
 from .gen.kernel import BYTES, MAXIMUM, ceil_div
 from .program import Pointer, Program, Step
 
+WALK = ("taps", "count", "stride", "origin", "step")  # what TMA kernels are told of every axis
 SMS = 132  # multiprocessors of an H200: tiles are chosen so that there is work for all
 
 
@@ -153,7 +154,8 @@ def packed_weight(build, weight, axes, dtype, unit):
     strides = [a.tap_step * s for a, s in zip(axes, weight.tap_strides())]
     first = sum(a.tap_first * s for a, s in zip(axes, weight.tap_strides()))
     build.launch(
-        layout.pack_weight(dtype), (ceil_div(total, layout.THREADS),), weight.pointer, *outs, weight.rows, weight.columns,
+        layout.pack_weight(dtype), (ceil_div(total, layout.THREADS),), weight.pointer, *outs, weight.rows,
+        weight.columns,
         rounded, *taps, weight.s_row, weight.s_column, *strides, first,
     )  # fmt: skip
     return outs, rounded
@@ -275,7 +277,8 @@ def _few_channels(build, s, axes, dtype, unit):
     _indexable(total, _extent(s.images, s.source))
     out = build.scratch("window", total * width)
     build.launch(
-        layout.gather(width), (ceil_div(total, layout.THREADS),), s.source.pointer, out, total, s.source.channels, channels,
+        layout.gather(width), (ceil_div(total, layout.THREADS),), s.source.pointer, out, total,
+        s.source.channels, channels,
         D, H, columns, -w.origin, s.source.size[2], *s.source.strides,
     )  # fmt: skip
     view = channels_last(out.name, w.taps * channels, s.source.size, channels)
@@ -333,14 +336,16 @@ def wgmma(sums, dtype, tile=None):
             base = s.target.pointer
             planar = not (strides[-1] == 1 and even and base.offset % (2 * width) == 0)
             kernel = igemm_sm90.kernel(
-                dtype, len(used), bn, consumers, bias=s.bias is not None, activation=s.activation, planar=planar,
+                dtype, len(used), bn, consumers, bias=s.bias is not None, activation=s.activation,
+                planar=planar,
                 blocks=blocks,
             )  # fmt: skip
             grid = ceil_div(positions, 64 * consumers) * ceil_div(s.weight.rows, bn)
             build.launch(
                 kernel, (grid,), image_map, *tiles, base._replace(offset=base.offset + offset * width),
-                *([s.bias] if s.bias else []), positions, s.weight.rows, ceil_div(image.channels, unit), pitch,
-                *(getattr(a, what) for what in ("taps", "count", "stride", "origin", "step") for a in walked), *strides,
+                *([s.bias] if s.bias else []), positions, s.weight.rows, ceil_div(image.channels, unit),
+                pitch,
+                *(getattr(a, what) for what in WALK for a in walked), *strides,
             )  # fmt: skip
     return build.program()
 
@@ -389,7 +394,8 @@ def ffma(sums):
             kernel = gemm_f32.forward(s.bias is not None, s.activation)
             grid = ceil_div(positions, gemm_f32.TILE) * ceil_div(s.weight.rows, gemm_f32.TILE)
             build.launch(
-                kernel, (grid,), s.source.pointer, table, packed, base._replace(offset=base.offset + 4 * offset),
+                kernel, (grid,), s.source.pointer, table, packed,
+                base._replace(offset=base.offset + 4 * offset),
                 *([s.bias] if s.bias else []), positions, s.weight.rows, rows, pitch, *_walk(axes, s.source),
                 y_n, *y_axes, y_k,
             )  # fmt: skip
@@ -417,8 +423,10 @@ def mma(sums, dtype):
             build.launch(
                 igemm_sm80.kernel(dtype, s.bias is not None, s.activation),
                 (ceil_div(positions, igemm_sm80.TILE) * ceil_div(s.weight.rows, igemm_sm80.TILE),),
-                source.pointer, packed, base._replace(offset=base.offset + offset * width), *([s.bias] if s.bias else []),
-                positions, s.weight.rows, channels, rounded // unit, *(a.taps for a in axes), *_walk(axes, source),
+                source.pointer, packed, base._replace(offset=base.offset + offset * width),
+                *([s.bias] if s.bias else []),
+                positions, s.weight.rows, channels, rounded // unit, *(a.taps for a in axes),
+                *_walk(axes, source),
                 *(a.step for a in axes), y_n, *y_axes, y_k,
             )  # fmt: skip
     return build.program()
@@ -463,7 +471,8 @@ def ffma_weight(problem, x, dy):
         target = out if parts == 1 else build.scratch("parts", 4 * size * parts)
         n, c, *spatial = gradient.strides
         build.launch(
-            gemm_f32.weight_gradient(), (*tiles, parts), source.pointer, table, gradient.pointer, target, positions, rows,
+            gemm_f32.weight_gradient(), (*tiles, parts), source.pointer, table, gradient.pointer, target,
+            positions, rows,
             elements, steps, size, *_walk(axes, source), n, *spatial, c,
         )  # fmt: skip
         if parts > 1:
@@ -476,7 +485,8 @@ def ffma_weight(problem, x, dy):
 def _sum_parts(build, dtype, parts, out, rows, columns, taps, count, size, s_k, s_c, s_tap):
     total = rows * columns * taps
     build.launch(
-        layout.sum_parts(dtype), (ceil_div(total, layout.THREADS),), parts, out, total, count, size, columns, taps, s_k, s_c,
+        layout.sum_parts(dtype), (ceil_div(total, layout.THREADS),), parts, out, total, count, size,
+        columns, taps, s_k, s_c,
         s_tap,
     )  # fmt: skip
 
@@ -512,9 +522,10 @@ def wgmma_weight(problem, x, dy, dtype, tile=None):
         target = build.scratch("parts", 4 * size * parts)
         kernel = wgrad_sm90.kernel(dtype, len(axes), bn, consumers)
         build.launch(
-            kernel, (c_tiles * problem.taps, k_tiles, parts), image_map, dy_map, target, rows, rounded, c_tiles, steps, size,
+            kernel, (c_tiles * problem.taps, k_tiles, parts), image_map, dy_map, target, rows, rounded,
+            c_tiles, steps, size,
             problem.taps * rounded, rounded,
-            *(getattr(a, what) for what in ("taps", "count", "stride", "origin", "step") for a in axes),
+            *(getattr(a, what) for what in WALK for a in axes),
         )  # fmt: skip
         out = Pointer("dweight", offset)
         _sum_parts(

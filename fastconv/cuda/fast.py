@@ -81,7 +81,8 @@ def _scratch(name, direction):
 
 @lru_cache(maxsize=4096)
 def _prepared(device, name, direction, problem, dtype, strides, bias):
-    """A program made ready for images with these strides (in elements), in the order of `contiguous_views`."""
+    """A program made ready for images with these strides (in elements), in the order of `contiguous_views`.
+    """
     names = [view.pointer.name for view in select.contiguous_views(direction, problem)]
     views = [select.view(n, problem, s) for n, s in zip(names, strides)]
     program = select.program_of(name, direction, problem, dtype, *views, bias)

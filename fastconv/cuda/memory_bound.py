@@ -47,7 +47,8 @@ def cross_entropy(rows, classes, mean, ignore_index, smoothing):
     word = (ignore_index or 0) % 2**64
     buffers = [Pointer(n) for n in ("x", "target", "count", "losses", "dx")]
     return _program(
-        gen.cross_entropy(gen.per_lane(classes)), (ceil_div(rows, gen.ROWS),), *buffers, rows, classes, int(mean),
+        gen.cross_entropy(gen.per_lane(classes)), (ceil_div(rows, gen.ROWS),), *buffers, rows, classes,
+        int(mean),
         int(ignore_index is not None), word % 2**32, word // 2**32, smoothing, float(classes),
     )  # fmt: skip
 

@@ -99,7 +99,8 @@ def unsuited(name, problem, precision):
 
 
 def contiguous_views(direction, problem):
-    """Views of the two image stacks of a direction, as C-contiguous arrays in buffers of their usual names."""
+    """Views of the two image stacks of a direction, as C-contiguous arrays in buffers of their usual names.
+    """
     first, second = {
         "conv": ("x", "y"),
         "conv_backward_input": ("dy", "dx"),

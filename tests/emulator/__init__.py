@@ -248,7 +248,8 @@ class Lanes:
             )
             again = block.read[at] == block.epoch
             block.reader[at] = np.where(again & (block.reader[at] != me), -1, me)
-            # of several readers in one statement the last won: mark the addresses of the others as read by many
+            # of several readers in one statement the last won: mark the addresses of the others as read by
+            # many
             lost = block.reader[at[:, 0]] != me[:, 0]
             block.reader[at[lost]] = -1
             block.read[at] = block.epoch

@@ -139,7 +139,8 @@ def table(lanes):
         def run(address):
             rows = lanes.full(address)
             assert (rows % 16 == 0).all(), "ldmatrix rows must be aligned to 16 bytes"
-            # every lane's row is read by other lanes of its warp: check the hazard as the warp's first lane would meet it
+            # every lane's row is read by other lanes of its warp: check the hazard as the warp's first
+            # lane would meet it
             pieces = rows.reshape(-1, 8) // 16 % 8
             lanes.conflict("matrix_load", max(8 - len(set(p)) + 1 for p in pieces))
             at = rows[:, None] + np.arange(16)
@@ -235,20 +236,23 @@ def table(lanes):
     f32_bits = lambda x: lanes.full(x, F32).view(np.uint32).astype(np.int64)  # noqa: E731
     f32_value = lambda x: lanes.full(x, np.uint32).view(F32)  # noqa: E731
     return dict(
-        shared_address=lambda _: block.BASE, lt=less, equal=lambda a, b: (np.asarray(a) == np.asarray(b)).astype(np.int64),
+        shared_address=lambda _: block.BASE, lt=less,
+        equal=lambda a, b: (np.asarray(a) == np.asarray(b)).astype(np.int64),
         one_thread=one_thread, bits=f32_bits, value=f32_value, uniform=uniform, select=select,
         choose=lambda a, b, p: np.where(np.asarray(p) != 0, a, b).astype(F32),
         maximum=lambda a, b: np.maximum(a, b).astype(F32),
         above=lambda a, b: (~(np.asarray(a) <= np.asarray(b))).astype(np.int64),
         rounded_tf32=lambda x: (np.asarray(x) + 0x1000) & 0xFFFFE000,
         rest=lambda a, b: f32_bits(f32_value(a) - f32_value(b)),
-        load32=load(4), load16=load(2), store32=store(4), store16=store(2), load128=load128, store128=store128,
+        load32=load(4), load16=load(2), store32=store(4), store16=store(2), load128=load128,
+        store128=store128,
         shared_load=shared_load(4), shared_load16=shared_load(2), shared_load4=shared_load4,
         shared_store=lambda a, v: lanes.shared_store(a, as_bytes(v, np.uint32)),
         shared_store16=lambda a, v: lanes.shared_store(a, as_bytes(v, np.uint16)),
         copy16=copy(16, "copy16"), copy4=copy(4, "copy4"), copy_commit=commit,
         matrix_load=matrix_load(False), matrix_load_transposed=matrix_load(True),
-        barrier_init=barrier_init, barrier_init_fence=nothing, barrier_expect=barrier_expect, barrier_arrive=barrier_arrive,
+        barrier_init=barrier_init, barrier_init_fence=nothing, barrier_expect=barrier_expect,
+        barrier_arrive=barrier_arrive,
         barrier_wait=barrier_wait, tma_tile=tma_tile, tma_im2col2=tma_im2col(2), tma_im2col3=tma_im2col(3),
         tma_prefetch=nothing, wgmma_fence=nothing, wgmma_commit=wgmma_commit,
     )  # fmt: skip
@@ -454,7 +458,9 @@ def _shuffle_xor(lanes, mask):
 
 
 FAMILIES = dict(
-    zeros=_zeros, accumulate=_accumulate, outer_sum=_outer_sum, wgmma=_wgmma, mma=_mma, load=_load, store=_store, store2=_store2,
-    pack=_pack, unpack=_unpack, copy_wait=_copy_wait, wgmma_wait=_wgmma_wait, registers=lambda *_: lambda: None,
+    zeros=_zeros, accumulate=_accumulate, outer_sum=_outer_sum, wgmma=_wgmma, mma=_mma, load=_load,
+    store=_store, store2=_store2,
+    pack=_pack, unpack=_unpack, copy_wait=_copy_wait, wgmma_wait=_wgmma_wait,
+    registers=lambda *_: lambda: None,
     shuffle_xor=_shuffle_xor,
 )  # fmt: skip

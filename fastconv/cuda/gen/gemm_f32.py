@@ -104,7 +104,8 @@ def forward(bias=False, activation=None):
             f"e = uint32(uint32(k * {DEPTH}) + uint32(t >> 5) + {8 * i})",
             "column = uint32(k0 + lane * 4)",
             "ok = uint32(lt(e, E) & lt(column, pitch))",
-            f"target = uint32(tile + {b_start} + uint32(uint32(uint32(t >> 5) + {8 * i}) * {TILE} + lane * 4) * 4)",
+            f"target = uint32(tile + {b_start} + uint32(uint32(uint32(t >> 5) + {8 * i}) * {TILE}"
+            " + lane * 4) * 4)",
             "copy16(target, weight + uint64(uint32(uint32(e * pitch + column) * ok)) * 4, uint32(ok * 16))",
         ]
     save = ["channel = uint32(k0 + tb * 4)"]
@@ -190,7 +191,8 @@ def weight_gradient():
                 f"ok = uint32(ok & lt(uint32(i_{a} + row{j}[{q + 1}]), size_{a}))" for q, a in enumerate(AXES)
             ]
             load += [
-                f"copy4(uint32(at + {b_start}), x + uint64(uint32(uint32(own + row{j}[0]) * ok)) * 4, uint32(ok * 4))"
+                f"copy4(uint32(at + {b_start}), x + uint64(uint32(uint32(own + row{j}[0]) * ok)) * 4,"
+                " uint32(ok * 4))"
             ]
     save = []
     for i in range(8):

@@ -216,7 +216,7 @@ def _split_step(products, a_bytes, b_bytes, stages):
 
     def lines(stage):
         out = [
-            # element (row, column) of a swizzled tile: 16-byte piece column // 4 is stored at piece ^ (row % 8)
+            # of a swizzled tile: the 16-byte piece column // 4 of a row is stored at piece ^ (row % 8)
             "g = uint32(lane >> 2)",
             "own = uint32(uint32(group * 64 + warp * 16 + g) * 128 + uint32(lane & 3) * 4)",
             "for k in range(steps):",
@@ -248,7 +248,8 @@ def _split_step(products, a_bytes, b_bytes, stages):
 
 
 def _epilogue(axes, decode, bn, dtype, size, bias, activation, planar):
-    """Lines that add the bias, apply the activation and store the accumulators of rows `row` and `row + 8`."""
+    """Lines that add the bias, apply the activation and store the accumulators of rows `row` and `row + 8`.
+    """
     lines = []
     terms = " + ".join(f"i_{a} * y_{a}" for a in axes)
     for half in (0, 1):

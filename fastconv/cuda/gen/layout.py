@@ -23,7 +23,8 @@ def channels_last(dtype, pairs=False):
         for i in range(4):
             read += [
                 f"c = uint32(c0 + warp + {8 * i})",
-                "v = load32(x + uint64(uint32(c * x_c + p0 + lane)) * 4, uint32(lt(c, C) & lt(uint32(p0 + lane), P)))",
+                "v = load32(x + uint64(uint32(c * x_c + p0 + lane)) * 4, uint32(lt(c, C) & "
+                "lt(uint32(p0 + lane), P)))",
                 f"shared_store(uint32(tile + uint32(lane * {pitch} + warp + {8 * i}) * 4), v)",
             ]
         write = []

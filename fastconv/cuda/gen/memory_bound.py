@@ -60,16 +60,16 @@ def activation(name, backward=False):
         body += [f"i{i} = uint32(uint32(cuda.blockIdx.x) * {THREADS * VECTORS} + t + {THREADS * i})"]
         body += [f"ok{i} = lt(i{i}, vectors)"]
         body += [f"{a}{i} = load128({a} + uint64(i{i}) * 16, ok{i})" for a in inputs]
-    compute = lambda values: _backward(name, *values, "r") if backward else _forward(name, *values, "r")  # noqa: E731
+    compute = _backward if backward else _forward
     for i in range(VECTORS):
         for j in range(4):
             body += [f"{a}_v = value({a}{i}[{j}])" for a in inputs]
-            body += [*compute([f"{a}_v" for a in inputs]), f"r{j} = bits(r)"]
+            body += [*compute(name, *(f"{a}_v" for a in inputs), "r"), f"r{j} = bits(r)"]
         body += [f"store128(out + uint64(i{i}) * 16, r0, r1, r2, r3, ok{i})"]
     body += ["last = uint32(lt(t, tail) & lt(uint32(cuda.blockIdx.x), uint32(1)))"]
     body += ["at = uint64(uint32(uint32(vectors * 4) + t)) * 4"]
     body += [f"{a}_v = value(load32({a} + at, last))" for a in inputs]
-    body += [*compute([f"{a}_v" for a in inputs]), "store32(out + at, bits(r), last)"]
+    body += [*compute(name, *(f"{a}_v" for a in inputs), "r"), "store32(out + at, bits(r), last)"]
     full = f"{name}_{'backward' if backward else 'forward'}"
     source = f"""
 def {full}({", ".join(inputs)}, out, vectors, tail, parameter):
@@ -183,7 +183,10 @@ def cross_entropy(count):
             f"store32(place + uint64({128 * i}), bits(g), ok{i})",
         ]
     name = f"cross_entropy_{count}"
-    parameters = "x, target, count, losses, dx, rows, classes, mean, ignore, ignore_low, ignore_high, smoothing, classes_f"
+    parameters = (
+        "x, target, count, losses, dx, rows, classes, mean, ignore, ignore_low, "
+        "ignore_high, smoothing, classes_f"
+    )
     source = f"\ndef {name}({parameters}):\n{indent(body, 1)}\n"
     return Kernel(name, source, "PPPPPIIIIIIFF", _exchanges(), THREADS, 0, 80)
 
@@ -226,7 +229,8 @@ def max_pool(taps, indices):
                 "v = value(load32(source + uint64(here) * 4, ok))",
                 # taken if larger or NaN, unless a NaN was found before; the first tap inside always
                 "nan = uint32(above(best, best))",
-                "taken = uint32(ok & uint32(uint32(above(v, best) & uint32(nan ^ 1)) | lt(uint32(0xFFFFFFFE), at)))",
+                "taken = uint32(ok & uint32(uint32(above(v, best) & uint32(nan ^ 1)) | "
+                "lt(uint32(0xFFFFFFFE), at)))",
                 "best = choose(v, best, taken)",
                 "at = select(here, at, taken)",
             ]
