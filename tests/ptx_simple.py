@@ -136,7 +136,12 @@ def main():
     )
     for kernel, signature in recorded:
         ptx, _ = cuda.compile(
-            kernel.function, types.void(*signature), device=False, abi="numba", output="ptx", cc=capability
+            kernel.function,
+            launch.types_of(signature),
+            device=False,
+            abi="numba",
+            output="ptx",
+            cc=capability,
         )
         double = any("float64" in str(kind) for kind in signature)
         facts = {

@@ -52,18 +52,25 @@ class Kernel:
         self._ready = {}  # (signature, blocks, device, stream) -> what launches it
 
     def signature(self, arguments):
-        """numba's types of the arguments of a launch."""
-        real = next(
-            (a.dtype for a in arguments if isinstance(a, _arrays.Array) and a.dtype.kind == "f"), None
+        """What the types of the arguments of a launch depend on, cheap to make and to look up; see `types_of`."""
+        real = next((a.dtype for a in arguments if type(a) is _arrays.Array and a.dtype.kind == "f"), DOUBLE)
+        return tuple(
+            (a.dtype, a.ndim)
+            if type(a) is _arrays.Array
+            else len(a)
+            if type(a) is tuple
+            else real
+            if type(a) is float
+            else type(a)
+            for a in arguments
         )
-        return tuple(_type_of(argument, real) for argument in arguments)
 
     def launch(self, call, size, *arguments):
         """Run with at least one thread per element of `size`, on the call's stream. Nothing waits for it."""
         if size == 0:
             return
         signature = self.signature(arguments)
-        values = [_value_of(argument, kind) for argument, kind in zip(arguments, signature)]
+        values = [_value_of(argument, of) for argument, of in zip(arguments, signature)]
         grid = min(-(-size // THREADS), BLOCKS)
         with _arrays.on_device(call.device):
             key = signature, grid, call.device, call.stream
@@ -77,7 +84,7 @@ class Kernel:
         signature, grid, _, _ = key
         compiled = self._compiled.get(signature)
         if compiled is None:
-            compiled = self._compiled[signature] = cuda.jit(types.void(*signature))(self.function)
+            compiled = self._compiled[signature] = cuda.jit(types_of(signature))(self.function)
         if _arrays.SIMULATOR:
             return compiled[SIMULATED]
         if len(self._ready) >= CONFIGURATIONS:
@@ -98,32 +105,35 @@ def kernel(function):
 KERNELS = []  # all there are, for the tests that compile them
 
 
-def _type_of(argument, real):
-    if isinstance(argument, _arrays.Array):
-        return _array_type(argument.dtype, argument.ndim)
-    if isinstance(argument, (bool, np.bool_)):
-        return types.boolean
-    if isinstance(argument, (int, np.integer)):
-        return types.int64
-    if isinstance(argument, tuple):
-        return types.UniTuple(types.int64, len(argument))
-    return types.float32 if real == np.float32 else types.float64
+DOUBLE = np.dtype(np.float64)
 
 
-@functools.lru_cache(maxsize=256)
-def _array_type(dtype, ndim):
+def types_of(signature):
+    """numba's types for what `Kernel.signature` gives."""
     from numba.np.numpy_support import from_dtype
 
-    return types.Array(from_dtype(dtype), ndim, "A")
+    found = []
+    for of in signature:
+        if type(of) is tuple:
+            found.append(types.Array(from_dtype(of[0]), of[1], "A"))
+        elif type(of) is int:
+            found.append(types.UniTuple(types.int64, of))
+        elif of is bool or of is int:
+            found.append(types.boolean if of is bool else types.int64)
+        elif isinstance(of, np.dtype):
+            found.append(from_dtype(of))
+        else:
+            raise TypeError(
+                f"a kernel was given {of.__name__}, need arrays, int, float, bool or tuples of int"
+            )
+    return types.void(*found)
 
 
-def _value_of(argument, kind):
-    if isinstance(argument, _arrays.Array):
+def _value_of(argument, of):
+    if type(argument) is _arrays.Array:
         return _Checked(argument.memory()) if _arrays.SIMULATOR else argument.argument()
-    if _arrays.SIMULATOR and kind == types.float32:
-        return np.float32(argument)
-    if _arrays.SIMULATOR and kind == types.float64:
-        return np.float64(argument)
+    if _arrays.SIMULATOR and type(argument) is float:
+        return of.type(argument)
     return argument
 
 
