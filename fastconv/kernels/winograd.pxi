@@ -17,14 +17,16 @@ cdef extern from "native/kernels.h" nogil:
         const ix *w0
         int swap
     const ix FC_NO_TAP
-    void wino_filter_f32(float *U, ix plane, const float *taps, ix channels, ix r)
-    void wino_filter_f64(double *U, ix plane, const double *taps, ix channels, ix r)
+    void wino_filter_f32(float *U, ix step, ix plane, const float *taps, ix channels, ix r)
+    void wino_filter_f64(double *U, ix step, ix plane, const double *taps, ix channels, ix r)
     void wino_input_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
     void wino_input_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
     void wino_gradient_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
     void wino_gradient_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
+    void wino_turn_f32(float *M, ix ld, const float *rows, ix tiles)
     void wino_output_f32(float *y, const float *M, ix plane, float *strip, float bias, int activation, const fc_source *s, const char *source,
                          const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
+    void wino_turn_f64(double *M, ix ld, const double *rows, ix tiles)
     void wino_output_f64(double *y, const double *M, ix plane, double *strip, double bias, int activation, const fc_source *s, const char *source,
                          const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
     void wino_weights_f32(float *dweight, ix lane_stride, ix lanes, const float *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
@@ -63,7 +65,7 @@ cdef struct Winograd:
     const void *bias
     int activation
     # derived; virtual rows and channels are (row, phase) and (channel, phase)
-    ix virtual_rows, virtual_channels, panels, block, u_plane, v_plane, m_plane, task_size
+    ix virtual_rows, virtual_channels, panels, block, u_plane, v_plane, m_plane, task_size, own_size
     bint private     # every thread transforms the tiles that it multiplies
 
 
@@ -105,11 +107,13 @@ cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thre
     if WINO_PACK * w.r * w.r * mr > task:
         task = WINO_PACK * w.r * w.r * mr
     w.task_size = padded(task + 16)
-    per_thread[0] = <size_t> (w.task_size + POINTS * (unaliased(w.virtual_channels * mr) + (w.v_plane if w.private else 0))) * sizeof(real)
+    # behind it a vector of transformed filters and their products with a few tiles, or a block of transformed tiles
+    w.own_size = w.task_size + padded(POINTS * unaliased(w.virtual_channels * vl) + mr * vl)
+    per_thread[0] = <size_t> (w.own_size + (POINTS * w.v_plane if w.private else 0)) * sizeof(real)
 
 
-cdef void winograd_filters(real *U, ix plane, Winograd *w, ix g, ix panel, real *packed) noexcept nogil:
-    """One panel of MR filters of one phase -> U[point][virtual channel][MR], points `plane` apart; packed and transformed a few channels at a time.
+cdef void winograd_filters(real *U, ix step, ix plane, Winograd *w, ix g, ix panel, real *packed) noexcept nogil:
+    """One panel of MR filters of one phase -> U[point][virtual channel][MR], points `plane` apart, channels `step`; packed and transformed a few channels at a time.
     Panels are numbered (phase of the rows, rows)."""
     cdef ix mr = tile_mr(U), per_phase = w.panels // w.row_phases.count, first = panel % per_phase * mr, taps = w.r * w.r, phase, c, n
     cdef ix rows = w.rows - first if w.rows - first < mr else mr
@@ -122,10 +126,10 @@ cdef void winograd_filters(real *U, ix plane, Winograd *w, ix g, ix panel, real 
             n = w.channels - c if w.channels - c < WINO_PACK else WINO_PACK
             if real is float:
                 pack_weights_f32(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, table, taps, w.w_swap)
-                wino_filter_f32(U + (phase * w.channels + c) * mr, plane, packed, n, w.r)
+                wino_filter_f32(U + (phase * w.channels + c) * step, step, plane, packed, n, w.r)
             else:
                 pack_weights_f64(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, table, taps, w.w_swap)
-                wino_filter_f64(U + (phase * w.channels + c) * mr, plane, packed, n, w.r)
+                wino_filter_f64(U + (phase * w.channels + c) * step, step, plane, packed, n, w.r)
             c += n
 
 
@@ -145,33 +149,12 @@ cdef void winograd_input(real *V, Winograd *w, ix g, ix first, ix p, ix last, ix
         c += 1
 
 
-cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, ix plane, ix ahead, const real *V, ix first, ix p, ix last, ix panel, ix last_panel,
-                            real *scratch) noexcept nogil:
-    """Tiles [p, last) of panels [panel, last_panel): 36 products, then the output transform. U is that of the first panel; `ahead` leads to what is multiplied next."""
-    cdef ix vl = vector_lanes(y), mr = tile_mr(y), vectors = ceil_div(last - p, vl), stream = w.virtual_channels * vl, per_phase = w.panels // w.row_phases.count
-    cdef ix point, u, j, nv, rows, row, phase, k
+cdef void winograd_outputs(real *y, Winograd *w, ix g, ix p, ix last, ix panel, ix last_panel, real *scratch) noexcept nogil:
+    """Products of tiles [p, last) in `scratch`, [point][filter][tile] -> outputs of the filters of panels [panel, last_panel)."""
+    cdef ix mr = tile_mr(y), per_phase = w.panels // w.row_phases.count, u, row, phase, k
     cdef real *strip = scratch + POINTS * w.m_plane
-    cdef real *Mp
-    cdef const real *B
-    cdef const real *A
     cdef const char *source = w.source.data + g * w.channels * w.source.c
     cdef fc_filter f
-    V += (p - first) * w.virtual_channels
-    for point in range(POINTS):
-        B = V + point * w.v_plane
-        for u in range(panel, last_panel):
-            rows = smaller(w.rows - u % per_phase * mr, mr)
-            A = U + point * plane + (u - panel) * w.virtual_channels * mr
-            Mp = scratch + point * w.m_plane + (u - panel) * mr * w.block
-            j = 0
-            while j < vectors:
-                if real is float:
-                    nv = tile_width_f32(vectors - j)
-                    tile_f32(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, ahead)
-                else:
-                    nv = tile_width_f64(vectors - j)
-                    tile_f64(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, ahead)
-                j += nv
     f.channels, f.channel_stride, f.swap, f.r = w.channels, w.w_channel, w.w_swap, w.r
     f.phases, f.h0, f.w0 = w.source_phases.count, w.source_phases.h, w.source_phases.w
     for u in range(panel, last_panel):
@@ -188,18 +171,67 @@ cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, ix plane,
                                 w.activation, &w.source, source, &f, &w.tiles, w.row_phases.h[phase], w.row_phases.w[phase], p, last)
 
 
+cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, ix plane, ix ahead, const real *V, ix first, ix p, ix last, ix panel, ix last_panel,
+                            real *scratch) noexcept nogil:
+    """Tiles [p, last) of panels [panel, last_panel): 36 products, then the output transform. U is that of the first panel; `ahead` leads to what is multiplied next."""
+    cdef ix vl = vector_lanes(y), mr = tile_mr(y), vectors = ceil_div(last - p, vl), stream = w.virtual_channels * vl, per_phase = w.panels // w.row_phases.count
+    cdef ix point, u, j, nv, rows
+    cdef real *Mp
+    cdef const real *B
+    cdef const real *A
+    V += (p - first) * w.virtual_channels
+    for point in range(POINTS):
+        B = V + point * w.v_plane
+        for u in range(panel, last_panel):
+            rows = smaller(w.rows - u % per_phase * mr, mr)
+            A = U + point * plane + (u - panel) * w.virtual_channels * mr
+            Mp = scratch + point * w.m_plane + (u - panel) * mr * w.block
+            j = 0
+            while j < vectors:
+                if real is float:
+                    nv = tile_width_f32(vectors - j)
+                    tile_f32(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, ahead)
+                else:
+                    nv = tile_width_f64(vectors - j)
+                    tile_f64(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, ahead)
+                j += nv
+    winograd_outputs(y, w, g, p, last, panel, last_panel, scratch)
+
+
 cdef void winograd_panel(real *y, Winograd *w, ix g, const real *V, ix tiles, ix panel, real *scratch) noexcept nogil:
     """All tiles of one panel, whose filters are transformed on the spot."""
     cdef ix plane = unaliased(w.virtual_channels * tile_mr(y))
     cdef real *U = scratch + w.task_size
-    winograd_filters(U, plane, w, g, panel, scratch)
+    winograd_filters(U, tile_mr(y), plane, w, g, panel, scratch)
     winograd_products(y, w, g, U, plane, plane, V, 0, 0, tiles, panel, panel + 1, scratch)
+
+
+cdef void winograd_few(real *y, Winograd *w, ix g, const real *V, ix tiles, ix vector, real *scratch) noexcept nogil:
+    """All tiles, which are no more than a register tile has rows, of one vector of filters of a phase: filters are the lanes, so that none stays empty.
+    The sums are the same, term by term."""
+    cdef ix mr = tile_mr(y), vl = vector_lanes(y), plane = unaliased(w.virtual_channels * vl), per_phase = w.panels // w.row_phases.count
+    cdef ix vectors = ceil_div(w.rows, vl), panel = vector // vectors * per_phase + vector % vectors * (vl // mr), point, u
+    cdef ix last_panel = smaller(panel + vl // mr, (vector // vectors + 1) * per_phase)
+    cdef real *U = scratch + w.task_size
+    cdef real *products = U + POINTS * plane
+    if last_panel - panel < vl // mr:
+        memset(U, 0, POINTS * plane * sizeof(real))
+    for u in range(panel, last_panel):
+        winograd_filters(U + (u - panel) * mr, vl, plane, w, g, u, scratch)
+    for point in range(POINTS):
+        if real is float:
+            tile_f32(tiles, 1, w.virtual_channels, V + point * w.v_plane, vl, U + point * plane, 0, products, vl, 0, NULL, 0)
+            wino_turn_f32(scratch + point * w.m_plane, w.block, products, tiles)
+        else:
+            tile_f64(tiles, 1, w.virtual_channels, V + point * w.v_plane, vl, U + point * plane, 0, products, vl, 0, NULL, 0)
+            wino_turn_f64(scratch + point * w.m_plane, w.block, products, tiles)
+    winograd_outputs(y, w, g, 0, tiles, panel, last_panel, scratch)
 
 
 cdef void winograd_block(real *y, Winograd *w, ix g, const real *U, ix p, ix last, real *scratch) noexcept nogil:
     """Tiles [p, last) from the input to the output, by one thread."""
     cdef ix panel = 0, panels = WINO_ROWS // tile_mr(y), next_panel
-    cdef real *V = scratch + w.task_size + POINTS * unaliased(w.virtual_channels * tile_mr(y))
+    cdef real *V = scratch + w.own_size
     winograd_input(V, w, g, p, p, last, 0, w.virtual_channels, scratch)
     while panel < w.panels:
         next_panel = smaller(panel + panels, w.panels)
@@ -221,7 +253,7 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     memory = <char *> take_scratch(shared + threads * per_thread)
     own = memory + shared
     U = <real *> memory
-    V = <real *> own + w.task_size + POINTS * unaliased(w.virtual_channels * mr) if w.private else U + POINTS * w.u_plane
+    V = <real *> own + w.own_size if w.private else U + POINTS * w.u_plane
     once = tiles <= w.block  # every filter meets one block of tiles: its transform need not leave the thread's own cache
     blocks = ceil_div(tiles, w.block)
     if w.private and not once and blocks < 8 * threads:
@@ -231,7 +263,7 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     for g in range(w.groups):
         if not once:
             for task in prange(w.panels, num_threads=threads, schedule="static"):
-                winograd_filters(U + task * w.virtual_channels * mr, w.u_plane, w, g, task, <real *> (own + threadid() * per_thread))
+                winograd_filters(U + task * w.virtual_channels * mr, mr, w.u_plane, w, g, task, <real *> (own + threadid() * per_thread))
         if w.private and not once:
             for task in prange(blocks, num_threads=threads, schedule="dynamic"):
                 winograd_block(y, w, g, U, task * block, smaller((task + 1) * block, tiles), <real *> (own + threadid() * per_thread))
@@ -243,7 +275,10 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
             for task in prange(parts, num_threads=threads, schedule="dynamic"):
                 winograd_input(V, w, g, first, first, first + count, task * WINO_CHANNELS, smaller((task + 1) * WINO_CHANNELS, w.virtual_channels),
                                <real *> (own + threadid() * per_thread))
-            if once:
+            if tiles <= mr:
+                for task in prange(w.row_phases.count * ceil_div(w.rows, vl), num_threads=threads, schedule="dynamic"):
+                    winograd_few(y, w, g, V, count, task, <real *> (own + threadid() * per_thread))
+            elif once:
                 for task in prange(w.panels, num_threads=threads, schedule="dynamic"):
                     winograd_panel(y, w, g, V, count, task, <real *> (own + threadid() * per_thread))
             else:

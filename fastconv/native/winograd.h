@@ -111,9 +111,9 @@ INLINE void NAME(wino_filter_taps)(const V *u, V *g, const ix r)
     g[r - 1] += u[5];
 }
 
-INLINE void NAME(wino_filter_body)(REAL *U, ix plane, const REAL *taps, ix channels, const ix r)
+INLINE void NAME(wino_filter_body)(REAL *U, ix step, ix plane, const REAL *taps, ix channels, const ix r)
 {
-    for (ix c = 0; c < channels; c++, taps += r * r * MR, U += MR) {
+    for (ix c = 0; c < channels; c++, taps += r * r * MR, U += step) {
         W g[5] = {{0}}, u[5][6], v[6];
         UNROLL for (ix i = 0; i < r; i++)
         {
@@ -129,13 +129,13 @@ INLINE void NAME(wino_filter_body)(REAL *U, ix plane, const REAL *taps, ix chann
     }
 }
 
-/* Packed panel taps[channel][r*r][MR] -> U[point][channel][MR], points `plane` elements apart. */
-static void NAME(wino_filter)(REAL *U, ix plane, const REAL *taps, ix channels, ix r)
+/* Packed panel taps[channel][r*r][MR] -> U[point][channel][MR], points `plane` elements apart, channels `step`. */
+static void NAME(wino_filter)(REAL *U, ix step, ix plane, const REAL *taps, ix channels, ix r)
 {
-    if (r == 3) NAME(wino_filter_body)(U, plane, taps, channels, 3);
-    else if (r == 2) NAME(wino_filter_body)(U, plane, taps, channels, 2);
-    else if (r == 4) NAME(wino_filter_body)(U, plane, taps, channels, 4);
-    else NAME(wino_filter_body)(U, plane, taps, channels, 5);
+    if (r == 3) NAME(wino_filter_body)(U, step, plane, taps, channels, 3);
+    else if (r == 2) NAME(wino_filter_body)(U, step, plane, taps, channels, 2);
+    else if (r == 4) NAME(wino_filter_body)(U, step, plane, taps, channels, 4);
+    else NAME(wino_filter_body)(U, step, plane, taps, channels, 5);
 }
 
 /* Masks of two-vector shuffles. SPLIT(m, q): from a running pick and the q-th vector behind it, lane l takes element l*m - q*VL where that lies in the q-th
@@ -345,6 +345,15 @@ static __attribute__((noinline)) REAL NAME(direct_output)(const fc_source *s, co
         if (total != total) break; /* nothing makes a NaN finite again */
     }
     return total;
+}
+
+/* Products with filters as lanes, rows[tile][VL] -> M[filter][tile], filters `ld` apart; at most MR tiles. */
+static void NAME(wino_turn)(REAL *Mm, ix ld, const REAL *rows, ix tiles)
+{
+    V a[MR];
+    UNROLL for (ix i = 0; i < MR; i++) a[i] = i < tiles ? LOAD(rows + i * VL) : (V){0};
+    NAME(interleave)(a);
+    for (ix i = 0; i < VL; i++) *(W *)(Mm + i * ld) = *(const W *)((const REAL *)a + i * MR);
 }
 
 INLINE int NAME(any_nan)(V v)
