@@ -167,6 +167,44 @@ DIRECT_ROWS = 32  # more repay packing, whatever the overhang
 DIRECT_PRODUCTS = 2048  # strips of all channels of a group are staged together, and longer sums need blocks
 
 
+# -- depthwise: each plane of the result is one plane of the source under one filter ---------------------------------
+
+
+def _depthwise_accepts(problem):
+    if problem.C != problem.groups:
+        return "needs groups of one channel"
+    if problem.kernel[0] != 1 or problem.size[0] != 1 or problem.out[0] != 1 or problem.pad_low[0]:
+        return "needs one or two spatial axes"
+    if max(problem.stride) > 2:
+        return "needs strides of 1 or 2"
+    return None
+
+
+def _depthwise_accepts_input(problem):
+    if problem.K != problem.groups:
+        return "needs groups of one filter for the gradient of the input"
+    return _depthwise_accepts(problem) or (None if problem.padding_mode == "zeros" else "needs padding_mode='zeros'")
+
+
+def _depthwise_forward(kernels, problem, x, weight, bias, y):
+    kernels.depthwise_forward(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
+
+
+def _depthwise_backward_input(kernels, problem, dy, weight, bias, dx):
+    kernels.depthwise_backward_input(dy, weight, plain(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
+
+
+def _depthwise_backward_weight(kernels, problem, dy, x, dweight):
+    kernels.depthwise_backward_weight(dy, x, dweight, _shape(kernels, problem), _config.get_num_threads())
+
+
+def _depthwise_scratch(direction):
+    def scratch(kernels, problem, threads):
+        return kernels.depthwise_scratch(direction, problem.dtype.itemsize, _shape(kernels, problem), threads)
+
+    return scratch
+
+
 # -- im2col: the textbook form, the patch matrix of the whole batch written out and multiplied --------------------
 
 
@@ -303,12 +341,14 @@ def _only_named(problem, precision):
     return "is run only when named: it writes out the whole patch matrix"
 
 
-def _table(direction, winograd, direct, implicit, im2col):
-    """`winograd` is what it accepts and how it runs; `direct` what it accepts, what it suits and how it runs."""
+def _table(direction, winograd, depthwise, direct, implicit, im2col):
+    """`winograd` and `depthwise` are what they accept and how they run; `direct` what it accepts, what it suits and how it runs."""
     winograd_accepts, winograd_run = winograd
+    depthwise_accepts, depthwise_run = depthwise
     direct_accepts, direct_suits, direct_run = direct
     return (
         Algorithm("winograd", winograd_accepts, _winograd_suits(direction), winograd_run, _winograd_scratch(direction)),
+        Algorithm("depthwise", depthwise_accepts, _always, depthwise_run, _depthwise_scratch(direction)),
         Algorithm("direct", direct_accepts, direct_suits, direct_run, _direct_scratch(direction)),
         Algorithm("implicit_gemm", _anything, _always, implicit, _implicit_scratch(direction)),
         Algorithm("im2col", _anything, _only_named, im2col, _im2col_scratch),
@@ -318,6 +358,7 @@ def _table(direction, winograd, direct, implicit, im2col):
 TABLES["conv"] = _table(
     "forward",
     (_winograd_accepts, _winograd_forward),
+    (_depthwise_accepts, _depthwise_forward),
     (_direct_accepts, _direct_suits, _direct_forward),
     _implicit_forward,
     _im2col_forward,
@@ -325,6 +366,7 @@ TABLES["conv"] = _table(
 TABLES["conv_backward_input"] = _table(
     "backward_input",
     (_winograd_accepts_zeros, _winograd_backward_input),
+    (_depthwise_accepts_input, _depthwise_backward_input),
     (_direct_accepts_input, _direct_suits_input, _direct_backward_input),
     _implicit_backward_input,
     _im2col_backward_input,
@@ -332,6 +374,7 @@ TABLES["conv_backward_input"] = _table(
 TABLES["conv_backward_weight"] = _table(
     "backward_weight",
     (_winograd_accepts, _winograd_backward_weight),
+    (_depthwise_accepts, _depthwise_backward_weight),
     (_direct_accepts, _direct_suits_weight, _direct_backward_weight),
     _implicit_backward_weight,
     _im2col_backward_weight,

@@ -10,6 +10,7 @@
 #include "vmath.h"
 #include "elementwise.h"
 #include "direct.h"
+#include "depthwise.h"
 #include "winograd.h"
 #include "softmax.h"
 #include "loss.h"
