@@ -1,7 +1,8 @@
 # Depthwise convolution (native/depthwise.h): every plane of the result is one plane of the source under one filter, so nothing is summed over channels and there
 # is nothing to pack but the few weights. What counts is that short rows cost little.
 #
-# A task is a chunk of neighbouring planes, or for large ones a band of rows (and a piece of long rows) of a single plane.
+# A task is a chunk of neighbouring planes, or for large ones a band of rows (and a piece of long rows) of a single plane. Small planes are taken in sheaves,
+# with planes as lanes.
 
 cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_comb:
@@ -24,6 +25,12 @@ cdef extern from "native/kernels.h" nogil:
     void planes_f64(const fc_planes *p, ix count, const double *const *source, const double *const *weight, const double *bias, double *const *result)
     void planes_slopes_f32(const fc_planes *p, const float *source, const float *dy, float *sums)
     void planes_slopes_f64(const fc_planes *p, const double *source, const double *dy, double *sums)
+    void sheaf_in_f32(float *grid, const ix *position, const float *const *plane, ix pixels)
+    void sheaf_in_f64(double *grid, const ix *position, const double *const *plane, ix pixels)
+    void sheaf_f32(const fc_planes *p, const float *x, const float *w, const float *bias, float *y)
+    void sheaf_f64(const fc_planes *p, const double *x, const double *w, const double *bias, double *y)
+    void sheaf_slopes_f32(const fc_planes *p, const float *x, const float *dy, const ix *reach, float *sums)
+    void sheaf_slopes_f64(const fc_planes *p, const double *x, const double *dy, const ix *reach, double *sums)
     void pack_filter_f32(float *dst, const char *src, ix count, ix step, int swap)
     void pack_filter_f64(double *dst, const char *src, ix count, ix step, int swap)
     void fold_planes_f32(float *dst, const float *sums, ix count)
@@ -38,6 +45,12 @@ cdef enum:
     PLANE_ROWS = 32            # least rows of a band: each band reads the taps' overhang again
     PLANE_WIDTH = 1024         # longest piece of a row
     SLOPE_BYTES = 16 * 1024    # partial sums of a task: half of a first-level cache
+    SHEAF_PIXELS = 1024        # of a grid, each a vector
+    # Costs in multiplications of vectors, chosen on planes of 4 to 28 pixels with 3 to 7 taps, with strides 1 and 2
+    TURN = 10
+    COMB = 4
+    ROW = 12
+    PLANE = 60
 
 
 cdef struct Depthwise:
@@ -51,6 +64,11 @@ cdef struct Depthwise:
     ix pitch, window       # of a staged band: a row, all rows
     size_t spans, masks
     ix *order              # of the taps along height and width
+    int sheaves
+    ix top, left, grid_rows, grid_columns   # of the grid: a plane of the source and all that taps reach around it
+    ix seen_rows, seen_columns              # of the source that are copied there, from (0, 0), or all of the grid if other things than zeros lie outside
+    ix *position                            # in the grid, of each pixel
+    ix *reach                               # pixels from the first tap of an output to each tap
 
 
 cdef ix lowest(const fc_comb *c) noexcept nogil:
@@ -164,6 +182,125 @@ cdef const real *plane_of(real *buffer, const Depthwise *d, fc_planes *band, ix 
     return buffer - top * d.pitch - left
 
 
+# ---- sheaves
+
+cdef int plan_sheaf(Depthwise *d, ix vl) noexcept nogil:
+    """Describe the grid; true if planes as lanes cost less than rows of pixels as lanes."""
+    cdef fc_comb *h = &d.planes.h
+    cdef fc_comb *w = &d.planes.w
+    cdef ix taps = h.taps * w.taps, outputs = h.out * w.out, bottom, right, rows
+    cdef double turned, by_rows
+    d.top, d.left = smaller(0, lowest(h)), smaller(0, lowest(w))
+    bottom = (h.out - 1) // h.phases * h.step + lowest(h) + reach_of(h) + 1
+    right = (w.out - 1) // w.phases * w.step + lowest(w) + reach_of(w) + 1
+    d.seen_rows, d.seen_columns = d.axis[0].size, d.axis[1].size
+    if d.axis[0].mode:
+        d.top, d.left = lowest(h), lowest(w)
+        d.seen_rows, d.seen_columns = bottom - d.top, right - d.left
+        d.grid_rows, d.grid_columns = d.seen_rows, d.seen_columns
+    else:
+        d.grid_rows = -smaller(-d.seen_rows, -bottom) - d.top
+        d.grid_columns = -smaller(-d.seen_columns, -right) - d.left
+    if d.grid_rows * d.grid_columns > SHEAF_PIXELS:
+        return 0
+    # In multiplications of vectors for a plane. Turning a pixel round costs TURN of them; a row of pixels has ROW besides its own, and combs take COMB times theirs.
+    turned = (outputs * taps / (h.phases * w.phases) + TURN * (d.seen_rows * d.seen_columns + outputs)) / vl
+    turned = turned * (ceil_div(d.channels, vl) * vl) / d.channels
+    rows = ceil_div(ceil_div(w.out, w.phases), vl) * h.out
+    by_rows = rows * (ROW + <double> taps * (1 if d.planes.rolls else COMB) / h.phases) + PLANE
+    return turned < by_rows
+
+
+cdef void tabulate_sheaf(Depthwise *d) noexcept nogil:
+    cdef ix i, j, top = 0 if d.axis[0].mode else -d.top, left = 0 if d.axis[0].mode else -d.left
+    for i in range(d.seen_rows):
+        for j in range(d.seen_columns):
+            d.position[i * d.seen_columns + j] = (top + i) * d.grid_columns + left + j
+    for i in range(d.planes.h.taps):
+        for j in range(d.planes.w.taps):
+            d.reach[i * d.planes.w.taps + j] = d.planes.h.offset[i] * d.grid_columns + d.planes.w.offset[j]
+
+
+cdef void fetch_sheaf(real *to, const ix *position, const fc_source *s, const fc_axis *axis, ix top, ix left, ix rows, ix columns, ix n, ix first, ix lanes,
+                      ix shared, real *buffer) noexcept nogil:
+    """Turn `lanes` planes round, from plane `first` of the result on (the last one stands in for those that lack)."""
+    cdef ix vl = vector_lanes(to), l, channel, pixels = rows * columns
+    cdef const real *plane[16]
+    cdef const char *data
+    cdef int in_place = (not s.swap and s.w == <ix> sizeof(real) and (rows == 1 or s.h == columns * <ix> sizeof(real)) and axis[0].mode == 0
+                         and s.c % <ix> sizeof(real) == 0 and s.n % <ix> sizeof(real) == 0 and <size_t> s.data % sizeof(real) == 0)
+    for l in range(vl):
+        if l >= lanes or (l and shared > 1 and (first + l) % shared):
+            plane[l] = plane[l - 1]
+            continue
+        data = s.data + n * s.n + (first + l if shared == 1 else (first + l) // shared) * s.c
+        if in_place:
+            plane[l] = <const real *> data
+            continue
+        plane[l] = buffer + l * pixels
+        if real is float:
+            stage_rows_f32(buffer + l * pixels, columns, data, s.h, s.w, s.swap, &axis[0], top, rows, &axis[1], left, columns)
+        else:
+            stage_rows_f64(buffer + l * pixels, columns, data, s.h, s.w, s.swap, &axis[0], top, rows, &axis[1], left, columns)
+    if real is float:
+        sheaf_in_f32(to, position, plane, pixels)
+    else:
+        sheaf_in_f64(to, position, plane, pixels)
+
+
+cdef void fetch_grid(real *grid, const Depthwise *d, ix n, ix first, ix lanes, real *buffer) noexcept nogil:
+    fetch_sheaf(grid, d.position, &d.source, d.axis, d.top if d.axis[0].mode else 0, d.left if d.axis[0].mode else 0, d.seen_rows, d.seen_columns, n, first,
+                lanes, d.shared, buffer)
+
+
+cdef void sheaf_task(real *y, const Depthwise *d, const real *packed, const real *bias, int activation, char *memory, ix id) noexcept nogil:
+    cdef ix vl = vector_lanes(y), outputs = d.planes.h.out * d.planes.w.out, taps = d.planes.h.taps * d.planes.w.taps, sheaves = ceil_div(d.channels, vl)
+    cdef ix at, first, lanes, l, last = smaller((id + 1) * d.chunk, d.samples * sheaves), pixels = d.grid_rows * d.grid_columns
+    cdef real *grid = <real *> memory
+    cdef real *result = grid + pixels * vl
+    cdef real *constant = result + (outputs + vl) * vl
+    cdef fc_planes planes = d.planes
+    planes.pitch = d.grid_columns
+    memset(grid, 0, pixels * vl * sizeof(real))  # what lies around a plane stays zero
+    for at in range(id * d.chunk, last):
+        first = at % sheaves * vl
+        lanes = smaller(vl, d.channels - first)
+        fetch_grid(grid, d, at // sheaves, first, lanes, constant + vl)
+        for l in range(vl):
+            constant[l] = bias[first + l] if bias != NULL and l < lanes else 0
+        if real is float:
+            sheaf_f32(&planes, grid - (d.top * d.grid_columns + d.left) * vl, packed + first * taps, constant, result)
+            if activation:
+                activate_f32(result, outputs * vl, activation)
+            sheaf_out_f32(y + (at // sheaves * d.channels + first) * outputs, outputs, lanes, result, outputs)
+        else:
+            sheaf_f64(&planes, grid - (d.top * d.grid_columns + d.left) * vl, packed + first * taps, constant, result)
+            if activation:
+                activate_f64(result, outputs * vl, activation)
+            sheaf_out_f64(y + (at // sheaves * d.channels + first) * outputs, outputs, lanes, result, outputs)
+
+
+cdef void turn_filters(real *to, const Depthwise *d, const real *packed) noexcept nogil:
+    """[filter][tap] -> [VL filters][tap][VL], with room for VL taps behind the last."""
+    cdef ix vl = vector_lanes(to), taps = d.planes.h.taps * d.planes.w.taps, sheaf, l
+    cdef const real *filters[16]
+    for sheaf in range(ceil_div(d.channels, vl)):
+        for l in range(vl):
+            filters[l] = packed + smaller(sheaf * vl + l, d.channels - 1) * taps
+        if real is float:
+            sheaf_in_f32(to + sheaf * vl * taps, NULL, filters, taps)
+        else:
+            sheaf_in_f64(to + sheaf * vl * taps, NULL, filters, taps)
+
+
+cdef size_t sheaf_bytes(const Depthwise *d, ix vl, ix itemsize, ix others) noexcept nogil:
+    """Of a thread: the grid, the outputs, staged planes and `others` vectors."""
+    cdef ix outputs = d.planes.h.out * d.planes.w.out, seen = d.seen_rows * d.seen_columns
+    return (<size_t> (d.grid_rows * d.grid_columns + outputs + vl + others + 1 + (seen if seen > outputs else outputs) + vl) * vl * itemsize + 127) // 64 * 64
+
+
+# ---- rows of pixels as lanes
+
 cdef void depthwise_task(real *y, const Depthwise *d, const real *packed, const real *bias, int activation, char *memory, ix id) noexcept nogil:
     cdef ix size = d.planes.h.out * d.planes.w.out, taps = d.planes.h.taps * d.planes.w.taps, vl = vector_lanes(y)
     cdef ix block = id // (d.bands * d.pieces), plane = block * d.chunk, last = smaller(plane + d.chunk, d.samples * d.channels), first, to, i, n, k, row
@@ -230,30 +367,50 @@ cdef void pack_filters(real *packed, const Depthwise *d, Weights *w) noexcept no
                 at += count
 
 
-cdef size_t plan_depthwise(real *tag, Depthwise *d, size_t *packed) noexcept nogil:
+cdef size_t plan_depthwise(real *tag, Depthwise *d, size_t *packed, size_t *tables) noexcept nogil:
     """Block sizes; returns the scratch of a thread."""
-    plan_planes(d, vector_lanes(tag), sizeof(real))
-    packed[0] = <size_t> padded(d.channels * d.planes.h.taps * d.planes.w.taps) * sizeof(real)
-    return d.spans + d.masks + 2 * <size_t> d.window * sizeof(real)
+    cdef ix vl = vector_lanes(tag), taps = d.planes.h.taps * d.planes.w.taps
+    plan_planes(d, vl, sizeof(real))
+    d.sheaves = plan_sheaf(d, vl)
+    packed[0] = <size_t> padded(d.channels * taps) * sizeof(real)
+    tables[0] = 0
+    if not d.sheaves:
+        return d.spans + d.masks + 2 * <size_t> d.window * sizeof(real)
+    packed[0] += <size_t> padded((ceil_div(d.channels, vl) * taps + vl) * vl) * sizeof(real)
+    tables[0] = <size_t> padded(d.seen_rows * d.seen_columns + taps) * sizeof(ix)
+    d.chunk = ceil_div(d.chunk, vl)
+    return sheaf_bytes(d, vl, sizeof(real), 0)
 
 
 cdef int depthwise_correlate(real *y, Depthwise *d, Weights *w, const void *bias, int activation, int threads) except -1 nogil:
-    cdef size_t packed, per_thread
-    cdef ix outputs = d.planes.h.out * d.planes.w.out, planes = d.samples * d.channels, task, tasks
+    cdef size_t packed, tables, per_thread, head
+    cdef ix outputs = d.planes.h.out * d.planes.w.out, planes = d.samples * d.channels, task, tasks, units
     cdef char *memory
+    cdef real *turned
     if outputs * planes == 0:
         return 0
-    per_thread = plan_depthwise(y, d, &packed)
+    per_thread = plan_depthwise(y, d, &packed, &tables)
     d.planes.y_pitch = d.planes.w.out
     if 2.0 * planes * outputs * d.planes.h.taps * d.planes.w.taps < SERIAL_FLOPS:
         threads = 1
-    if threads > 1 and d.chunk > ceil_div(planes, 4 * threads):
-        d.chunk = ceil_div(ceil_div(planes, 4 * threads), 2) * 2
-    memory = <char *> take_scratch(packed + threads * per_thread + 64)
+    units = d.samples * ceil_div(d.channels, vector_lanes(y)) if d.sheaves else planes
+    if threads > 1 and d.chunk > ceil_div(units, 4 * threads):
+        d.chunk = ceil_div(ceil_div(units, 4 * threads), 2) * 2
+    head = packed + tables
+    memory = <char *> take_scratch(head + threads * per_thread + 64)
     pack_filters(<real *> memory, d, w)
-    tasks = ceil_div(planes, d.chunk) * d.bands * d.pieces
-    for task in prange(tasks, num_threads=threads, schedule="dynamic"):
-        depthwise_task(y, d, <const real *> memory, <const real *> bias, activation, memory + packed + threadid() * per_thread, task)
+    tasks = ceil_div(units, d.chunk)
+    if d.sheaves:
+        turned = <real *> memory + padded(d.channels * d.planes.h.taps * d.planes.w.taps)
+        turn_filters(turned, d, <real *> memory)
+        d.position = <ix *> (memory + packed)
+        d.reach = d.position + d.seen_rows * d.seen_columns
+        tabulate_sheaf(d)
+        for task in prange(tasks, num_threads=threads, schedule="dynamic"):
+            sheaf_task(y, d, <const real *> turned, <const real *> bias, activation, memory + head + threadid() * per_thread, task)
+    else:
+        for task in prange(tasks * d.bands * d.pieces, num_threads=threads, schedule="dynamic"):
+            depthwise_task(y, d, <const real *> memory, <const real *> bias, activation, memory + head + threadid() * per_thread, task)
     fc_scratch_give(memory)
     return 0
 
@@ -268,7 +425,7 @@ cdef struct Slopes:
     size_t sums
 
 
-cdef size_t plan_slopes(real *tag, Depthwise *d, Slopes *s) noexcept nogil:
+cdef size_t plan_slopes(real *tag, Depthwise *d, Slopes *s, size_t *tables) noexcept nogil:
     """Block sizes; returns the scratch of a thread."""
     cdef ix vl = vector_lanes(tag), taps = d.planes.h.taps * d.planes.w.taps
     plan_planes(d, vl, sizeof(real))
@@ -282,6 +439,12 @@ cdef size_t plan_slopes(real *tag, Depthwise *d, Slopes *s) noexcept nogil:
     while s.parts < 8 and s.parts * d.channels < 16:
         s.parts *= 2
     s.sums = <size_t> padded(d.channels * taps) * sizeof(real)
+    d.sheaves = plan_sheaf(d, vl)
+    tables[0] = 0
+    if d.sheaves:
+        s.filters = vl
+        tables[0] = <size_t> padded(d.seen_rows * d.seen_columns + taps) * sizeof(ix)
+        return sheaf_bytes(d, vl, sizeof(real), taps)
     return d.spans + d.masks + (<size_t> padded(s.filters * taps * vl) + d.window + s.window) * sizeof(real)
 
 
@@ -336,21 +499,56 @@ cdef void slopes_task(real *sums, const Depthwise *d, const Slopes *s, char *mem
         fold_planes_f64(sums + k0 * taps, lanes, filters * taps)
 
 
+cdef void sheaf_slopes_task(real *sums, const Depthwise *d, const Slopes *s, char *memory, ix part, ix k0) noexcept nogil:
+    """The same for VL filters, with planes as lanes."""
+    cdef ix vl = vector_lanes(sums), outputs = d.planes.h.out * d.planes.w.out, taps = d.planes.h.taps * d.planes.w.taps, lanes = smaller(vl, d.channels - k0)
+    cdef ix pixels = d.grid_rows * d.grid_columns, n, t, l
+    cdef real *grid = <real *> memory
+    cdef real *dy = grid + pixels * vl
+    cdef real *partial = dy + (outputs + vl) * vl
+    cdef real *buffer = partial + taps * vl
+    cdef fc_planes planes = d.planes
+    cdef fc_axis axis[2]
+    axis[0], axis[1] = d.axis[0], d.axis[1]
+    axis[0].size, axis[1].size, axis[0].mode, axis[1].mode = planes.h.out, planes.w.out, 0, 0
+    planes.pitch = d.grid_columns
+    memset(grid, 0, pixels * vl * sizeof(real))
+    memset(partial, 0, taps * vl * sizeof(real))
+    for n in range(part * d.samples // s.parts, (part + 1) * d.samples // s.parts):
+        fetch_grid(grid, d, n, k0, lanes, buffer)
+        fetch_sheaf(dy, NULL, &s.dy, axis, 0, 0, planes.h.out, planes.w.out, n, k0, lanes, 1, buffer)
+        if real is float:
+            sheaf_slopes_f32(&planes, grid - (d.top * d.grid_columns + d.left) * vl, dy, d.reach, partial)
+        else:
+            sheaf_slopes_f64(&planes, grid - (d.top * d.grid_columns + d.left) * vl, dy, d.reach, partial)
+    for l in range(lanes):
+        for t in range(taps):
+            sums[(k0 + l) * taps + t] = partial[t * vl + l]
+
+
 cdef int depthwise_slopes(real *dweight, Depthwise *d, Slopes *s, int threads) except -1 nogil:
-    cdef size_t per_thread = plan_slopes(dweight, d, s)
+    cdef size_t tables, per_thread = plan_slopes(dweight, d, s, &tables)
     cdef ix taps = d.planes.h.taps * d.planes.w.taps, planes = d.samples * d.channels, size = s.sums // sizeof(real), task, blocks, i
     cdef char *memory
     cdef const real *sums
     if 2.0 * planes * d.planes.h.out * d.planes.w.out * taps < SERIAL_FLOPS:
         threads = 1
-    if threads > 1 and s.filters > ceil_div(d.channels * s.parts, 4 * threads):
+    if threads > 1 and not d.sheaves and s.filters > ceil_div(d.channels * s.parts, 4 * threads):
         s.filters = ceil_div(d.channels * s.parts, 4 * threads)
     blocks = ceil_div(d.channels, s.filters)
-    memory = <char *> take_scratch(s.sums * s.parts + threads * per_thread + 64)
+    memory = <char *> take_scratch(s.sums * s.parts + tables + threads * per_thread + 64)
     sums = <const real *> memory
+    if d.sheaves:
+        d.position = <ix *> (memory + s.sums * s.parts)
+        d.reach = d.position + d.seen_rows * d.seen_columns
+        tabulate_sheaf(d)
     for task in prange(s.parts * blocks, num_threads=threads, schedule="dynamic"):
-        slopes_task(<real *> memory + task // blocks * size, d, s, memory + s.sums * s.parts + threadid() * per_thread, task // blocks,
-                    task % blocks * s.filters)
+        if d.sheaves:
+            sheaf_slopes_task(<real *> memory + task // blocks * size, d, s, memory + s.sums * s.parts + tables + threadid() * per_thread, task // blocks,
+                              task % blocks * s.filters)
+        else:
+            slopes_task(<real *> memory + task // blocks * size, d, s, memory + s.sums * s.parts + tables + threadid() * per_thread, task // blocks,
+                        task % blocks * s.filters)
     for task in range(d.channels * taps):
         dweight[task] = sums[task]
         for i in range(1, s.parts):
@@ -430,15 +628,15 @@ cdef size_t depthwise_bytes(real *tag, str direction, Shape p, int threads) exce
     cdef Depthwise d
     cdef Slopes s
     cdef PlaneTables t = PlaneTables(p)
-    cdef size_t packed, per_thread
+    cdef size_t packed, tables, per_thread
     memset(&source, 0, sizeof(source))
     s.dy = source
     describe_planes(&d, p, &source, t.memory, direction == "backward_input")
     if direction == "backward_weight":
-        per_thread = plan_slopes(tag, &d, &s)
-        return s.sums * s.parts + threads * per_thread
-    per_thread = plan_depthwise(tag, &d, &packed)
-    return packed + threads * per_thread
+        per_thread = plan_slopes(tag, &d, &s, &tables)
+        return s.sums * s.parts + tables + threads * per_thread
+    per_thread = plan_depthwise(tag, &d, &packed, &tables)
+    return packed + tables + threads * per_thread
 
 
 def depthwise_scratch(str direction, int itemsize, Shape shape, int threads):

@@ -6,6 +6,9 @@
  *   roll     dense rows of taps, outputs one step apart: a row of the source is loaded once and added to the `taps` rows of outputs that see it
  *   comb     any other: outputs two steps apart (a stride), taps two outputs apart (its adjoint), dilation, tall filters
  *   slopes   gradient of the weights: a vector of partial sums for each tap
+ *
+ * Planes too small to fill vectors with rows are turned round, VL at once, so that lanes are planes (a sheaf): each pixel is a whole vector, in a grid with
+ * zeros around it, and neither strides nor ends of rows cost anything.
  */
 #ifndef FC_DEPTHWISE_COMMON
 #define FC_DEPTHWISE_COMMON
@@ -357,4 +360,165 @@ static void NAME(fold_planes)(REAL *dst, const REAL *sums, ix count)
         else STOREN(dst + i, t[0], n);
     }
     for (; i < count; i++) dst[i] = NAME(add_lanes)(*(const V *)(sums + i * VL));
+}
+
+/* ---- sheaves: VL planes with planes as lanes */
+
+#undef SHEAF
+#define SHEAF 8 /* accumulators + a weight: each multiplication loads one operand */
+
+/* VL rows of VL -> their columns: a perfect shuffle */
+INLINE void NAME(turn_block)(V *a)
+{
+    V b[VBYTES / REAL_BYTES];
+    UNROLL for (ix half = 1; half < VL; half *= 2)
+    {
+        UNROLL for (ix i = 0; i < VL / 2; i++)
+        {
+            b[2 * i] = NAME(zip)(a[i], a[i + VL / 2], 0);
+            b[2 * i + 1] = NAME(zip)(a[i], a[i + VL / 2], 1);
+        }
+        UNROLL for (ix i = 0; i < VL; i++) a[i] = b[i];
+    }
+}
+
+/* Pixel i of VL planes -> grid[position[i]][VL]; position == NULL: one behind another */
+static void NAME(sheaf_in)(REAL *grid, const ix *position, const REAL *const *plane, ix pixels)
+{
+    for (ix p = 0; p < pixels; p += VL) {
+        ix n = FC_MIN(VL, pixels - p);
+        if (n <= VL / 8) {
+            for (ix i = p; i < p + n; i++) {
+                REAL *to = grid + (position ? position[i] : i) * VL;
+                for (ix l = 0; l < VL; l++) to[l] = plane[l][i];
+            }
+            continue;
+        }
+        V a[VBYTES / REAL_BYTES];
+        if (n == VL) UNROLL for (ix l = 0; l < VL; l++) a[l] = LOAD(plane[l] + p);
+        else UNROLL for (ix l = 0; l < VL; l++) a[l] = LOADN(plane[l] + p, n);
+        NAME(turn_block)(a);
+        if (!position) UNROLL for (ix i = 0; i < VL; i++) *(V *)(grid + (p + i) * VL) = a[i]; /* a tail has room behind it */
+        else if (n == VL) UNROLL for (ix i = 0; i < VL; i++) *(V *)(grid + position[p + i] * VL) = a[i];
+        else UNROLL for (ix i = 0; i < VL; i++) if (i < n) *(V *)(grid + position[p + i] * VL) = a[i];
+    }
+}
+
+/* [pixel][VL] -> the first `lanes` planes, `size` apart; pixels have room behind them */
+static void NAME(sheaf_out)(REAL *y, ix size, ix lanes, const REAL *pixel, ix pixels)
+{
+    for (ix p = 0; p < pixels; p += VL) {
+        ix n = FC_MIN(VL, pixels - p);
+        if (n <= VL / 8) {
+            for (ix i = p; i < p + n; i++)
+                for (ix l = 0; l < lanes; l++) y[l * size + i] = pixel[i * VL + l];
+            continue;
+        }
+        V a[VBYTES / REAL_BYTES];
+        UNROLL for (ix i = 0; i < VL; i++) a[i] = *(const V *)(pixel + (p + i) * VL);
+        NAME(turn_block)(a);
+        if (n == VL && lanes == VL) UNROLL for (ix l = 0; l < VL; l++) STORE(y + l * size + p, a[l]);
+        else UNROLL for (ix l = 0; l < VL; l++) if (l < lanes) STOREN(y + l * size + p, a[l], n);
+    }
+}
+
+/* Outputs unit .. unit + count of one phase of every row. p->pitch: from row to row of the grid, in pixels. x: where pixel (0, 0) of the grid lies */
+INLINE void NAME(sheaf_body)(const ix count, const ix step, const fc_planes *p, ix phase, ix unit, const REAL *x, const REAL *w, const REAL *bias, REAL *y)
+{
+    const ix across = p->w.taps, *offset = p->w.offset;
+    const ix first = phase ? p->second : 0, last = p->w.phases > 1 && !phase ? p->second : across;
+    const V b = *(const V *)bias;
+    x += unit * step * VL;
+    y += (unit * p->w.phases + phase) * VL;
+    for (ix o = 0; o < p->h.out; o++, y += p->w.out * VL) {
+        V c[SHEAF];
+        UNROLL for (ix i = 0; i < count; i++) c[i] = (V){0};
+        ix u = p->h.phases > 1 ? o >> 1 : o, ph = o - u * p->h.phases;
+        for (ix r = 0; r < p->h.taps; r++) {
+            ix h = u * p->h.step + p->h.offset[r];
+            if (p->h.phase[r] != ph || h < p->h.low || h >= p->h.high) continue;
+            const REAL *row = x + h * p->pitch * VL, *weight = w + r * across * VL;
+            for (ix s = first; s < last; s++) {
+                const V a = *(const V *)(weight + s * VL);
+                const REAL *at = row + offset[s] * VL;
+                UNROLL for (ix i = 0; i < count; i++) c[i] += a * *(const V *)(at + i * step * VL);
+            }
+        }
+        UNROLL for (ix i = 0; i < count; i++) *(V *)(y + i * p->w.phases * VL) = c[i] + b;
+    }
+}
+
+typedef void (*NAME(sheaf_function))(const fc_planes *p, ix phase, ix unit, const REAL *x, const REAL *w, const REAL *bias, REAL *y);
+
+#define SHEAF_ROWS(n, step)                                                                                                                         \
+    static __attribute__((noinline)) void NAME(sheaf_##n##x##step)(const fc_planes *p, ix phase, ix unit, const REAL *x, const REAL *w,             \
+                                                                   const REAL *bias, REAL *y)                                                       \
+    {                                                                                                                                               \
+        NAME(sheaf_body)(n, step, p, phase, unit, x, w, bias, y);                                                                                   \
+    }
+#define SHEAF_STEP(step)                                                                                                                            \
+    SHEAF_ROWS(1, step) SHEAF_ROWS(2, step) SHEAF_ROWS(3, step) SHEAF_ROWS(4, step) SHEAF_ROWS(5, step) SHEAF_ROWS(6, step) SHEAF_ROWS(7, step)     \
+    SHEAF_ROWS(8, step)
+#define SHEAF_NAMES(step)                                                                                                                           \
+    {NAME(sheaf_1x##step), NAME(sheaf_2x##step), NAME(sheaf_3x##step), NAME(sheaf_4x##step), NAME(sheaf_5x##step), NAME(sheaf_6x##step),            \
+     NAME(sheaf_7x##step), NAME(sheaf_8x##step)}
+SHEAF_STEP(1) SHEAF_STEP(2)
+static const NAME(sheaf_function) NAME(sheaves)[2][8] = {SHEAF_NAMES(1), SHEAF_NAMES(2)};
+#undef SHEAF_ROWS
+#undef SHEAF_STEP
+#undef SHEAF_NAMES
+
+/* y[output][VL] from a grid and weights [tap][VL] */
+static void NAME(sheaf)(const fc_planes *p, const REAL *x, const REAL *w, const REAL *bias, REAL *y)
+{
+    for (ix phase = 0; phase < p->w.phases; phase++) {
+        ix units = fc_ceil_div(p->w.out - phase, p->w.phases), tiles = fc_ceil_div(units, SHEAF);
+        for (ix t = 0; t < tiles; t++) {
+            ix unit = t * units / tiles, count = (t + 1) * units / tiles - unit;
+            NAME(sheaves)[p->w.step - 1][count - 1](p, phase, unit, x, w, bias, y);
+        }
+    }
+}
+
+/* sums[tap][VL] += sum over outputs of dy[output][VL] * x[output + reach[tap]][VL], for `count` taps. The grid has zeros wherever a tap may reach. */
+INLINE void NAME(sheaf_slopes_body)(const ix count, const fc_planes *p, const REAL *restrict x, const REAL *restrict dy, const ix *reach, REAL *restrict sums)
+{
+    V c[SHEAF + 1];
+    const REAL *at[SHEAF + 1];
+    const ix step = p->w.step * VL, down = (p->h.step * p->pitch - p->w.out * p->w.step) * VL;
+    UNROLL for (ix i = 0; i < count; i++)
+    {
+        c[i] = *(const V *)(sums + i * VL);
+        at[i] = x + reach[i] * VL;
+    }
+    ix k = 0;
+    for (ix o = 0; o < p->h.out; o++, k += down)
+        for (ix q = 0; q < p->w.out; q++, k += step, dy += VL) {
+            const V d = *(const V *)dy;
+            UNROLL for (ix i = 0; i < count; i++) c[i] += d * *(const V *)(at[i] + k);
+        }
+    UNROLL for (ix i = 0; i < count; i++) *(V *)(sums + i * VL) = c[i];
+}
+
+typedef void (*NAME(sheaf_slopes_function))(const fc_planes *p, const REAL *x, const REAL *dy, const ix *reach, REAL *sums);
+
+#define SHEAF_SLOPES(n)                                                                                                                             \
+    static __attribute__((noinline)) void NAME(sheaf_slopes_##n)(const fc_planes *p, const REAL *x, const REAL *dy, const ix *reach, REAL *sums)    \
+    {                                                                                                                                               \
+        NAME(sheaf_slopes_body)(n, p, x, dy, reach, sums);                                                                                          \
+    }
+SHEAF_SLOPES(1) SHEAF_SLOPES(2) SHEAF_SLOPES(3) SHEAF_SLOPES(4) SHEAF_SLOPES(5) SHEAF_SLOPES(6) SHEAF_SLOPES(7) SHEAF_SLOPES(8) SHEAF_SLOPES(9)
+#undef SHEAF_SLOPES
+static const NAME(sheaf_slopes_function) NAME(sheaf_slope)[] = {
+    NAME(sheaf_slopes_1), NAME(sheaf_slopes_2), NAME(sheaf_slopes_3), NAME(sheaf_slopes_4), NAME(sheaf_slopes_5),
+    NAME(sheaf_slopes_6), NAME(sheaf_slopes_7), NAME(sheaf_slopes_8), NAME(sheaf_slopes_9),
+};
+
+static void NAME(sheaf_slopes)(const fc_planes *p, const REAL *x, const REAL *dy, const ix *reach, REAL *sums)
+{
+    ix taps = p->h.taps * p->w.taps, tiles = fc_ceil_div(taps, SHEAF + 1);
+    for (ix t = 0; t < tiles; t++) {
+        ix first = t * taps / tiles, count = (t + 1) * taps / tiles - first;
+        NAME(sheaf_slope)[count - 1](p, x, dy, reach + first, sums + first * VL);
+    }
 }
