@@ -131,8 +131,9 @@ def _overhang(positions, problem):
     return -(-positions // lanes) * lanes / positions
 
 
-def _direct_suits_rows(rows, positions, problem):
-    if rows * (_overhang(positions, problem) - 1) >= PACKING:
+def _direct_suits_rows(rows, positions, products, problem):
+    turned = _overhang(rows, problem) * (1 + TURNING / products)  # lanes may also be filters
+    if rows * (min(_overhang(positions, problem), turned) - 1) >= PACKING:
         return "wastes more lanes at the ends of rows than packing patches costs"
     if rows > DIRECT_ROWS:
         return f"pays up to {DIRECT_ROWS} rows of weights a group"
@@ -140,11 +141,12 @@ def _direct_suits_rows(rows, positions, problem):
 
 
 def _direct_suits(problem, precision):
-    return _direct_suits_rows(problem.K // problem.groups, problem.out[2], problem)
+    return _direct_suits_rows(problem.K // problem.groups, problem.out[2], problem.C // problem.groups * problem.taps, problem)
 
 
 def _direct_suits_input(problem, precision):
-    return _direct_suits_rows(problem.C // problem.groups, -(-problem.size[2] // problem.stride[2]), problem)
+    turned = problem.K // problem.groups * problem.taps if max(problem.stride) == 1 else 1  # outputs of a stride lie apart
+    return _direct_suits_rows(problem.C // problem.groups, -(-problem.size[2] // problem.stride[2]), turned, problem)
 
 
 def _direct_suits_weight(problem, precision):
@@ -162,6 +164,7 @@ def _direct_suits_weight(problem, precision):
 
 # Per output vector, in multiplications of vectors. Chosen on depthwise and grouped layers of 7 to 112 pixels and on 2 to 10 channels or 2 to 32 filters.
 PACKING = 6  # packing (and, for the weights, transposing) one row of patches
+TURNING = 12  # turning round an output whose filters are lanes
 INNER_COST = 1.25  # sums of products over pixels load about one operand for two multiplications
 DIRECT_ROWS = 32  # more repay packing, whatever the overhang
 DIRECT_PRODUCTS = 2048  # strips of all channels of a group are staged together, and longer sums need blocks

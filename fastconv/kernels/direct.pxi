@@ -16,6 +16,12 @@ cdef extern from "native/kernels.h" nogil:
                     const ix *to)
     void spread_f64(ix rows, ix nv, ix kc, const double *A, ix a_step, const double *strip, const ix *start, const ix *reach, const double *bias, double *C, ix ldc,
                     const ix *to)
+    void brush_f32(ix width, ix kc, const float *A, const float *strip, const ix *reach, const float *bias, float *out)
+    void brush_f64(ix width, ix kc, const double *A, const double *strip, const ix *reach, const double *bias, double *out)
+    void pack_brush_f32(float *A, const float *panels, ix panel, ix rows, ix kc)
+    void pack_brush_f64(double *A, const double *panels, ix panel, ix rows, ix kc)
+    void sheaf_out_f32(float *y, ix size, ix lanes, const float *pixel, ix pixels)
+    void sheaf_out_f64(double *y, ix size, ix lanes, const double *pixel, ix pixels)
     void put_tile_f32(float *y, ix ldy, ix yw, const float *tile, ix ld, ix rows, ix count)
     void put_tile_f64(double *y, ix ldy, ix yw, const double *tile, ix ld, ix rows, ix count)
     void stage_dy_f32(float *dst, const char *src, ix rows, ix stride, ix width, ix step, int swap, ix pitch, ix size)
@@ -37,6 +43,8 @@ cdef enum:
     DIRECT_WIDTH = 1024        # longest piece of a row
     DIRECT_ROWS = 8            # a band has at least so many rows: each band stages the taps' overhang again
     INNER_ROWS = 32            # rows of dy staged at once: one or more whole vectors
+    BRUSH_PIXELS = 128         # outputs of VL filters held at once, or a row
+    BRUSH_TURN = 12            # multiplications of vectors that turning an output of VL filters round costs
 
 
 cdef struct Bands:
@@ -50,6 +58,10 @@ cdef struct Bands:
 cdef struct Direct:
     Bands bands
     int by_lines
+    int by_filters     # filters as lanes, else pixels
+    ix brushes         # vectors of filters in a group
+    ix brush_rows      # of outputs held at once
+    ix brush           # where the weights of filters as lanes lie, behind the panels
     ix line_count, a_line
     fc_lines *lines
     ix *weights                # position of each line's taps among (channel, tap)
@@ -133,11 +145,36 @@ cdef void make_lines(Direct *d, Correlation *c) noexcept nogil:
     d.line_count = n
 
 
+cdef void brush_task(real *out, Correlation *c, Direct *d, const real *packed, const real *strips, real *held, ix g, fc_run *run) noexcept nogil:
+    """A staged band with filters as lanes. out: its first output of the group's first filter."""
+    cdef ix vl = vector_lanes(out), row, r, rows, k, lanes
+    cdef real constant[16]
+    cdef const real *A
+    for k in range(d.brushes):
+        lanes = smaller(vl, c.rows - k * vl)
+        A = packed + d.brush + (g * d.brushes + k) * c.reduction * vl
+        for r in range(vl):
+            constant[r] = (<const real *> c.bias)[g * c.rows + k * vl + r] if c.bias != NULL and r < lanes else 0
+        row = 0
+        while row < run.rows:
+            rows = smaller(d.brush_rows, run.rows - row)
+            for r in range(rows):
+                if real is float:
+                    brush_f32(run.width, c.reduction, A, strips + (row + r) * c.sizes[1], d.bands.reach, constant, held + r * run.width * vl)
+                else:
+                    brush_f64(run.width, c.reduction, A, strips + (row + r) * c.sizes[1], d.bands.reach, constant, held + r * run.width * vl)
+            if real is float:
+                sheaf_out_f32(out + k * vl * c.y_channel + row * c.grid.yh, c.y_channel, lanes, held, rows * run.width)
+            else:
+                sheaf_out_f64(out + k * vl * c.y_channel + row * c.grid.yh, c.y_channel, lanes, held, rows * run.width)
+            row += rows
+
+
 cdef void direct_task(real *y, Correlation *c, Direct *d, const real *packed, char *memory, ix id) noexcept nogil:
     """One band, for one group."""
     cdef ix vl = vector_lanes(y), mr = tile_mr(y), nr = tile_nv(y), ld = 8 * vl
     cdef real *strips = <real *> memory
-    cdef real *tile = strips + c.channels * d.bands.strip
+    cdef real *tile = strips + padded(c.channels * d.bands.strip)
     cdef fc_run run
     cdef ix start[8]
     cdef ix to[8]
@@ -158,7 +195,9 @@ cdef void direct_task(real *y, Correlation *c, Direct *d, const real *packed, ch
     whole = c.grid.yw == 1 and run.width >= vl
     for j in range(8):
         in_tile[j] = j * vl
-    if d.by_lines:
+    if d.by_filters:
+        brush_task(base, c, d, packed, strips, tile, g, &run)
+    elif d.by_lines:
         nr = lines_vectors_f32() if real is float else lines_vectors_f64()
         for row in range(c.rows):
             A = packed + (g * c.panels + row // mr) * c.reduction * mr + row % mr
@@ -233,7 +272,7 @@ cdef void direct_task(real *y, Correlation *c, Direct *d, const real *packed, ch
 
 cdef size_t plan_direct(real *tag, Correlation *c, Direct *d, size_t *packed, size_t *tables) noexcept nogil:
     """Fills the derived fields of `c` and `d` but the tables; returns the scratch of a thread."""
-    cdef ix vl = vector_lanes(tag)
+    cdef ix vl = vector_lanes(tag), held
     c.taps = c.axis[0].taps * c.axis[1].taps * c.axis[2].taps
     c.reduction = c.channels * c.taps
     c.panels = ceil_div(c.rows, tile_mr(tag))
@@ -241,16 +280,25 @@ cdef size_t plan_direct(real *tag, Correlation *c, Direct *d, size_t *packed, si
     d.by_lines = c.rows <= 2 and c.grid.oh > LINES // 2
     plan_bands(&d.bands, c.axis, &c.grid, c.channels, LINES if d.by_lines else 1, vl, sizeof(real), c.tap_offset, c.sizes)
     packed[0] = <size_t> padded(c.groups * c.panels * c.reduction * tile_mr(tag)) * sizeof(real)
+    d.brush, d.brushes = packed[0] // sizeof(real), ceil_div(c.rows, vl)
+    # Filters as lanes lose none at the ends of rows, but outputs lie the wrong way round.
+    d.by_filters = (not d.by_lines and c.grid.yw == 1 and c.grid.yh == c.grid.ow and d.bands.pieces == 1 and c.reduction > 0
+                    and d.brushes * vl * d.bands.width * (1 + <double> BRUSH_TURN / c.reduction) < c.rows * ceil_div(d.bands.width, vl) * vl)
+    if d.by_filters:
+        packed[0] += <size_t> padded(c.groups * d.brushes * c.reduction * vl) * sizeof(real)
+        d.brush_rows = BRUSH_PIXELS // d.bands.width if d.bands.width < BRUSH_PIXELS else 1
     tables[0] = <size_t> padded(5 * d.bands.reach_size + c.axis[2].taps + 16) * sizeof(ix)
-    return (<size_t> padded(c.channels * d.bands.strip + (LINES if d.by_lines else tile_mr(tag)) * 8 * vl) * sizeof(real) + 127) // 64 * 64
+    held = (d.brush_rows * d.bands.width + vl) * vl if d.by_filters else (LINES if d.by_lines else tile_mr(tag)) * 8 * vl
+    return (<size_t> (padded(c.channels * d.bands.strip) + held) * sizeof(real) + 127) // 64 * 64
 
 
 cdef int direct_correlate(real *y, Correlation *c, int threads) except -1 nogil:
     """The sum that `correlate` computes."""
     cdef Direct d
     cdef size_t packed, tables, per_thread
-    cdef ix pixels = c.grid.samples * c.grid.od * c.grid.oh * c.grid.ow, task, tasks
+    cdef ix pixels = c.grid.samples * c.grid.od * c.grid.oh * c.grid.ow, task, tasks, task_rows
     cdef char *memory
+    cdef const real *panels
     if pixels == 0 or c.groups * c.rows == 0:
         return 0
     per_thread = plan_direct(y, c, &d, &packed, &tables)
@@ -265,6 +313,14 @@ cdef int direct_correlate(real *y, Correlation *c, int threads) except -1 nogil:
     make_lines(&d, c)
     for task in range(c.groups * c.panels):
         pack_panel(<real *> memory, c, task)
+    if d.by_filters:
+        for task in range(c.groups * d.brushes):
+            panels = <real *> memory + (task // d.brushes * c.panels + task % d.brushes * (vector_lanes(y) // tile_mr(y))) * c.reduction * tile_mr(y)
+            task_rows = c.rows - task % d.brushes * vector_lanes(y)
+            if real is float:
+                pack_brush_f32(<real *> memory + d.brush + task * c.reduction * vector_lanes(y), panels, c.reduction * tile_mr(y), task_rows, c.reduction)
+            else:
+                pack_brush_f64(<real *> memory + d.brush + task * c.reduction * vector_lanes(y), panels, c.reduction * tile_mr(y), task_rows, c.reduction)
     tasks = c.grid.samples * c.grid.od * d.bands.bands * d.bands.pieces * c.groups
     for task in prange(tasks, num_threads=threads, schedule="dynamic", chunksize=1 + tasks // (16 * threads)):
         direct_task(y, c, &d, <real *> memory, memory + packed + tables + threadid() * per_thread, task)
@@ -414,6 +470,8 @@ cdef size_t direct_bytes(real *tag, str direction, Shape p, int threads) except?
     describe_forward(&c, t, p, &source, &w, NULL)
     if direction == "backward_input":
         largest_phase(&c, p)
+        if p.stride[0] * p.stride[1] * p.stride[2] == 1:  # one phase, whose rows lie behind one another
+            c.grid.yh = c.grid.ow
     per_thread = plan_direct(tag, &c, &d, &packed, &tables)
     packed += tables + threads * per_thread
     if direction == "backward_input":

@@ -5,6 +5,7 @@
  *
  *   lines   one filter, LINES rows of outputs by nv vectors; a loaded row of the strip serves every output row that has a tap on it
  *   spread  `rows` filters by nv vectors of outputs
+ *   brush   filters as lanes, `count` neighbouring outputs of a row: values of the strip are broadcast, and no lane is lost at the ends of rows
  *   inner   gradient of the weights: `rows` rows of dy by `columns` of the patch matrix, a vector of partial sums each
  *   stroke  the same with filters as lanes: dy is turned round (`turn`), values of the strip are broadcast, and no lane is lost at the ends of rows
  *
@@ -20,20 +21,24 @@ typedef struct { ix at, taps, first; } fc_lines;
 
 /* LINES * LINES_NV accumulators + LINES_NV loads + 1 broadcast; likewise below. */
 #undef LINES_NV
+#undef BRUSH
 #undef INNER_COLUMNS
 #undef STROKE_COLUMNS
 #undef LINES_STEP
 #undef LINES_CASE
 #if VBYTES == 64 || defined(__aarch64__)
 #define LINES_NV 4
+#define BRUSH 16
 #define INNER_COLUMNS(rows) ((rows) == 1 ? 12 : 24 / (rows))
 #define STROKE_COLUMNS(nv) 12
 #elif VBYTES == 32
 #define LINES_NV 3
+#define BRUSH 12
 #define INNER_COLUMNS(rows) ((rows) == 1 ? 12 : 12 / (rows))
 #define STROKE_COLUMNS(nv) (12 / (nv))
 #else
 #define LINES_NV 2
+#define BRUSH 8
 #define INNER_COLUMNS(rows) ((rows) == 1 ? 10 : 8 / (rows))
 #define STROKE_COLUMNS(nv) (10 / (nv))
 #endif
@@ -152,6 +157,53 @@ INLINE void NAME(spread)(ix rows, ix nv, ix kc, const REAL *A, ix a_step, const 
                          ix ldc, const ix *to)
 {
     NAME(spreads)[rows - 1][nv - 1](kc, A, a_step, strip, start, reach, bias, C, ldc, to);
+}
+
+/* out[i][VL] = bias + sum over k of A[k][VL] * strip[reach[k] + i], for `count` outputs i */
+INLINE void NAME(brush_body)(const ix count, ix kc, const REAL *restrict A, const REAL *restrict strip, const ix *restrict reach, const REAL *bias,
+                             REAL *restrict out)
+{
+    V c[BRUSH];
+    UNROLL for (ix i = 0; i < count; i++) c[i] = (V){0};
+    for (ix k = 0; k < kc; k++, A += VL) {
+        const V a = *(const V *)A;
+        const REAL *x = strip + reach[k];
+        UNROLL for (ix i = 0; i < count; i++) c[i] += x[i] * a;
+    }
+    UNROLL for (ix i = 0; i < count; i++) *(V *)(out + i * VL) = c[i] + LOAD(bias);
+}
+
+typedef void (*NAME(brush_function))(ix kc, const REAL *A, const REAL *strip, const ix *reach, const REAL *bias, REAL *out);
+
+#define BRUSH_OF(n)                                                                                                                                 \
+    static __attribute__((noinline)) void NAME(brush_##n)(ix kc, const REAL *A, const REAL *strip, const ix *reach, const REAL *bias, REAL *out)    \
+    {                                                                                                                                               \
+        NAME(brush_body)(FC_MIN(n, BRUSH), kc, A, strip, reach, bias, out);                                                                         \
+    }
+BRUSH_OF(1) BRUSH_OF(2) BRUSH_OF(3) BRUSH_OF(4) BRUSH_OF(5) BRUSH_OF(6) BRUSH_OF(7) BRUSH_OF(8) BRUSH_OF(9) BRUSH_OF(10) BRUSH_OF(11) BRUSH_OF(12)
+BRUSH_OF(13) BRUSH_OF(14) BRUSH_OF(15) BRUSH_OF(16)
+static const NAME(brush_function) NAME(brushes)[] = {
+    NAME(brush_1), NAME(brush_2), NAME(brush_3), NAME(brush_4), NAME(brush_5), NAME(brush_6), NAME(brush_7), NAME(brush_8),
+    NAME(brush_9), NAME(brush_10), NAME(brush_11), NAME(brush_12), NAME(brush_13), NAME(brush_14), NAME(brush_15), NAME(brush_16),
+};
+#undef BRUSH_OF
+
+/* A row of `width` outputs, in pieces of nearly equal size. */
+static void NAME(brush)(ix width, ix kc, const REAL *A, const REAL *strip, const ix *reach, const REAL *bias, REAL *out)
+{
+    ix tiles = fc_ceil_div(width, BRUSH);
+    for (ix t = 0; t < tiles; t++) {
+        ix q = t * width / tiles, count = (t + 1) * width / tiles - q;
+        NAME(brushes)[count - 1](kc, A, strip + q, reach, bias, out + q * VL);
+    }
+}
+
+/* Panels of MR filters, one behind another `panel` apart -> A[k][VL]; filters past `rows` are zeros. */
+static void NAME(pack_brush)(REAL *A, const REAL *panels, ix panel, ix rows, ix kc)
+{
+    for (ix k = 0; k < kc; k++)
+        for (ix i = 0; i < VL; i += MR)
+            for (ix m = 0; m < MR; m++) A[k * VL + i + m] = i + m < rows ? panels[i / MR * panel + k * MR + m] : 0;
 }
 
 /* Rows of a tile -> `count` <= VL outputs that lie `yw` apart in each of `rows` rows. What lies between the first and the last is read and written back. */
