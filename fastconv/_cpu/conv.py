@@ -189,6 +189,25 @@ def _depthwise_accepts_input(problem):
     return _depthwise_accepts(problem) or (None if problem.padding_mode == "zeros" else "needs padding_mode='zeros'")
 
 
+def _depthwise_suits(problem, precision):
+    if problem.out[1] == 1 and problem.out[2] > LONE_ROW:
+        return f"pays for planes, or single rows of at most {LONE_ROW} outputs"
+    return None
+
+
+def _depthwise_suits_correlation(problem, precision):
+    reached = math.prod(size + (taps - 1) * dilation for size, taps, dilation in zip(problem.size, problem.kernel, problem.dilation))
+    if problem.kernel[1] > ROLLED_TAPS and reached > SMALL_PLANE:
+        return f"keeps sums of at most {ROLLED_TAPS} rows of taps in registers"
+    return _depthwise_suits(problem, precision)
+
+
+# Chosen on signals of 48 to 8000 values with 3 to 31 taps, and planes of 7 to 112 pixels a side with 3x3 to 11x11.
+LONE_ROW = 256
+ROLLED_TAPS = 7
+SMALL_PLANE = 1024  # with what taps reach around it: small enough for planes as lanes
+
+
 def _depthwise_forward(kernels, problem, x, weight, bias, y):
     kernels.depthwise_forward(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
 
@@ -345,13 +364,13 @@ def _only_named(problem, precision):
 
 
 def _table(direction, winograd, depthwise, direct, implicit, im2col):
-    """`winograd` and `depthwise` are what they accept and how they run; `direct` what it accepts, what it suits and how it runs."""
+    """`winograd` is what it accepts and how it runs; `depthwise` and `direct` what they accept, what they suit and how they run."""
     winograd_accepts, winograd_run = winograd
-    depthwise_accepts, depthwise_run = depthwise
+    depthwise_accepts, depthwise_suits, depthwise_run = depthwise
     direct_accepts, direct_suits, direct_run = direct
     return (
         Algorithm("winograd", winograd_accepts, _winograd_suits(direction), winograd_run, _winograd_scratch(direction)),
-        Algorithm("depthwise", depthwise_accepts, _always, depthwise_run, _depthwise_scratch(direction)),
+        Algorithm("depthwise", depthwise_accepts, depthwise_suits, depthwise_run, _depthwise_scratch(direction)),
         Algorithm("direct", direct_accepts, direct_suits, direct_run, _direct_scratch(direction)),
         Algorithm("implicit_gemm", _anything, _always, implicit, _implicit_scratch(direction)),
         Algorithm("im2col", _anything, _only_named, im2col, _im2col_scratch),
@@ -361,7 +380,7 @@ def _table(direction, winograd, depthwise, direct, implicit, im2col):
 TABLES["conv"] = _table(
     "forward",
     (_winograd_accepts, _winograd_forward),
-    (_depthwise_accepts, _depthwise_forward),
+    (_depthwise_accepts, _depthwise_suits_correlation, _depthwise_forward),
     (_direct_accepts, _direct_suits, _direct_forward),
     _implicit_forward,
     _im2col_forward,
@@ -369,7 +388,7 @@ TABLES["conv"] = _table(
 TABLES["conv_backward_input"] = _table(
     "backward_input",
     (_winograd_accepts_zeros, _winograd_backward_input),
-    (_depthwise_accepts_input, _depthwise_backward_input),
+    (_depthwise_accepts_input, _depthwise_suits_correlation, _depthwise_backward_input),
     (_direct_accepts_input, _direct_suits_input, _direct_backward_input),
     _implicit_backward_input,
     _im2col_backward_input,
@@ -377,7 +396,7 @@ TABLES["conv_backward_input"] = _table(
 TABLES["conv_backward_weight"] = _table(
     "backward_weight",
     (_winograd_accepts, _winograd_backward_weight),
-    (_depthwise_accepts, _depthwise_backward_weight),
+    (_depthwise_accepts, _depthwise_suits, _depthwise_backward_weight),
     (_direct_accepts, _direct_suits_weight, _direct_backward_weight),
     _implicit_backward_weight,
     _im2col_backward_weight,
