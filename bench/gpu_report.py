@@ -1,10 +1,11 @@
 """Everything that only hardware can tell, in one run of under ten minutes: `python bench/gpu_report.py`.
 
-Builds every kernel, checks each against float64 from the smallest case up, checks the public operations, then
-times all of it: convolutions against cuDNN through torch in both layouts, memory-bound operations against the
-copy bandwidth, the launch path. Each stage is a process of its own with a time guard, so that a kernel that
-hangs or faults costs its stage and no more. Ends with one table and status 0 if every check passed, 1 if one
-failed or there is no GPU. Needs numba-cuda; torch for the peers. Ratio = cuDNN's time / ours.
+Builds every kernel, checks each against float64 from the smallest case up, checks the public operations,
+then times all of it: convolutions against cuDNN through torch in both layouts, memory-bound operations
+against the copy bandwidth, the launch path. Each stage is a process of its own with a time guard, so that a
+kernel that hangs or faults costs its stage and no more. Ends with one table and status 0 if every check
+passed, 1 if one failed or there is no GPU. Needs fastconv built, numba-cuda, pytest (its cases are the
+tests'); torch for the peers. Ratio = cuDNN's time / ours.
 """
 
 import argparse
