@@ -196,14 +196,18 @@ def _depthwise_suits(problem, precision):
 
 
 def _depthwise_suits_correlation(problem, precision):
+    if problem.K // problem.groups > DEPTHWISE_FILTERS:
+        return f"pays up to {DEPTHWISE_FILTERS} filters a group: more share what they load"
     reached = math.prod(size + (taps - 1) * dilation for size, taps, dilation in zip(problem.size, problem.kernel, problem.dilation))
     if problem.kernel[1] > ROLLED_TAPS and reached > SMALL_PLANE:
         return f"keeps sums of at most {ROLLED_TAPS} rows of taps in registers"
     return _depthwise_suits(problem, precision)
 
 
-# Chosen on signals of 48 to 8000 values with 3 to 31 taps, and planes of 7 to 112 pixels a side with 3x3 to 11x11.
+# Chosen on signals of 48 to 8000 values with 3 to 31 taps, planes of 7 to 112 pixels a side with 3x3 to 11x11, and 3 to
+# 16 filters on one channel.
 LONE_ROW = 256
+DEPTHWISE_FILTERS = 3
 ROLLED_TAPS = 7
 SMALL_PLANE = 1024  # with what taps reach around it: small enough for planes as lanes
 
