@@ -325,6 +325,12 @@ def test_kernels_load_on_first_use():
     assert loaded == ["False", "True", "False"]
 
 
+@pytest.mark.skipif(fc.cuda._may_have_device(), reason="there may be a CUDA device")
+def test_asking_for_a_device_imports_numba_only_where_there_may_be_one():
+    code = "import sys, fastconv as fc; print(fc.cuda.is_available(), 'numba' in sys.modules)"
+    assert fresh(code) == ["False", "False"]
+
+
 # -- how tests are written -----------------------------------------------------------------------------------
 
 

@@ -13,7 +13,10 @@ its batch. Targets and indices are range-checked by the kernels that use them; s
 raising the ValueError at once costs.
 """
 
-import importlib
+import ctypes
+import importlib.util
+import os
+import sys
 
 from .. import functional
 from .._errors import DeviceError
@@ -87,6 +90,12 @@ def _missing():
     global _available
     if _available:
         return None
+    if (
+        "numba" not in sys.modules
+        and importlib.util.find_spec("numba") is not None
+        and not _may_have_device()
+    ):
+        return "numba.cuda needs a driver, and there is none"
     try:
         from numba import cuda
     except Exception as error:  # a broken driver or a half installed package is as good as none
@@ -96,6 +105,19 @@ def _missing():
     except Exception as error:
         return f"numba.cuda fails: {type(error).__name__}"
     return None if _available else "numba.cuda reports none"
+
+
+def _may_have_device():
+    """Whether it is worth a second to import numba: a driver is there, or numba is told of something."""
+    if any(
+        os.environ.get(name, "0") not in ("", "0") for name in ("NUMBA_ENABLE_CUDASIM", "NUMBA_CUDA_DRIVER")
+    ):
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _need_device(op):
