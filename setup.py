@@ -71,6 +71,8 @@ def kernel_module(level, flags):
     args += ["-Wno-unused-function", "-Wno-psabi", *flags]
     if DEBUG:
         args += ["-g", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
+    else:
+        args.append("-g0")  # Python's own flags ask for -g: four fifths of a wheel would be debugging information
     name = f"_kernels_{level}"
     return Extension(
         f"fastconv.{name}",
