@@ -131,9 +131,14 @@ def _overhang(positions, problem):
     return -(-positions // lanes) * lanes / positions
 
 
-def _direct_suits_rows(rows, positions, products, problem):
+def _row_overhang(positions, reach, problem):
+    """The same for rows whose taps reach so far, if vectors may also run on into the next row."""
+    return min(_overhang(positions, problem), 1.15 * (1 + reach / positions))
+
+
+def _direct_suits_rows(rows, overhang, products, problem):
     turned = _overhang(rows, problem) * (1 + TURNING / products)  # lanes may also be filters
-    if rows * (min(_overhang(positions, problem), turned) - 1) >= PACKING:
+    if rows * (min(overhang, turned) - 1) >= PACKING:
         return "wastes more lanes at the ends of rows than packing patches costs"
     if rows > DIRECT_ROWS:
         return f"pays up to {DIRECT_ROWS} rows of weights a group"
@@ -141,12 +146,16 @@ def _direct_suits_rows(rows, positions, products, problem):
 
 
 def _direct_suits(problem, precision):
-    return _direct_suits_rows(problem.K // problem.groups, problem.out[2], problem.C // problem.groups * problem.taps, problem)
+    reach = (problem.kernel[2] - 1) * problem.dilation[2] if problem.stride[2] == 1 else problem.size[2]
+    overhang = _row_overhang(problem.out[2], reach, problem)
+    return _direct_suits_rows(problem.K // problem.groups, overhang, problem.C // problem.groups * problem.taps, problem)
 
 
 def _direct_suits_input(problem, precision):
     turned = problem.K // problem.groups * problem.taps if max(problem.stride) == 1 else 1  # outputs of a stride lie apart
-    return _direct_suits_rows(problem.C // problem.groups, -(-problem.size[2] // problem.stride[2]), turned, problem)
+    stride = problem.stride[2]
+    overhang = _row_overhang(-(-problem.size[2] // stride), (problem.kernel[2] - 1) * problem.dilation[2] // stride, problem)
+    return _direct_suits_rows(problem.C // problem.groups, overhang, turned, problem)
 
 
 def _direct_suits_weight(problem, precision):

@@ -45,6 +45,7 @@ cdef enum:
     INNER_ROWS = 32            # rows of dy staged at once: one or more whole vectors
     BRUSH_PIXELS = 128         # outputs of VL filters held at once, or a row
     BRUSH_TURN = 12            # multiplications of vectors that turning an output of VL filters round costs
+    FLAT_PIXELS = 512          # outputs of a panel held at once, with what lies between rows
 
 
 cdef struct Bands:
@@ -59,6 +60,8 @@ cdef struct Direct:
     Bands bands
     int by_lines
     int by_filters     # filters as lanes, else pixels
+    int flat           # vectors of pixels run over the ends of rows
+    ix flat_rows, flat_pitch   # of outputs held at once; from filter to filter
     ix brushes         # vectors of filters in a group
     ix brush_rows      # of outputs held at once
     ix brush           # where the weights of filters as lanes lie, behind the panels
@@ -170,6 +173,44 @@ cdef void brush_task(real *out, Correlation *c, Direct *d, const real *packed, c
             row += rows
 
 
+cdef void flat_task(real *out, Correlation *c, Direct *d, const real *packed, const real *strips, real *held, ix g, fc_run *run) noexcept nogil:
+    """A staged band whose vectors run over the ends of rows, so that few lanes are lost to short rows. out: its first output of the group's first filter."""
+    cdef ix vl = vector_lanes(out), mr = tile_mr(out), pitch = c.sizes[1], panel, rows, r, left, v, vectors, nv, j
+    cdef ix start[8]
+    cdef ix to[8]
+    cdef const real *A
+    cdef const real *bias
+    cdef real *first
+    for j in range(8):
+        to[j] = j * vl
+    for panel in range(c.panels):
+        rows = smaller(mr, c.rows - panel * mr)
+        A = packed + (g * c.panels + panel) * c.reduction * mr
+        bias = <const real *> c.bias + g * c.rows + panel * mr if c.bias != NULL else NULL
+        r = 0
+        while r < run.rows:
+            left = smaller(d.flat_rows, run.rows - r)
+            vectors = ceil_div((left - 1) * pitch + run.width, vl)
+            v = 0
+            while v < vectors:
+                nv = tile_width_f32(vectors - v) if real is float else tile_width_f64(vectors - v)
+                for j in range(nv):
+                    start[j] = r * pitch + (v + j) * vl
+                if real is float:
+                    spread_f32(rows, nv, c.reduction, A, mr, strips, start, d.bands.reach, bias, held + v * vl, d.flat_pitch, to)
+                else:
+                    spread_f64(rows, nv, c.reduction, A, mr, strips, start, d.bands.reach, bias, held + v * vl, d.flat_pitch, to)
+                v += nv
+            for j in range(left):
+                for v in range(ceil_div(run.width, vl)):
+                    first = out + panel * mr * c.y_channel + (r + j) * c.grid.yh + v * vl * c.grid.yw
+                    if real is float:
+                        put_tile_f32(first, c.y_channel, c.grid.yw, held + j * pitch + v * vl, d.flat_pitch, rows, smaller(vl, run.width - v * vl))
+                    else:
+                        put_tile_f64(first, c.y_channel, c.grid.yw, held + j * pitch + v * vl, d.flat_pitch, rows, smaller(vl, run.width - v * vl))
+            r += left
+
+
 cdef void direct_task(real *y, Correlation *c, Direct *d, const real *packed, char *memory, ix id) noexcept nogil:
     """One band, for one group."""
     cdef ix vl = vector_lanes(y), mr = tile_mr(y), nr = tile_nv(y), ld = 8 * vl
@@ -197,6 +238,8 @@ cdef void direct_task(real *y, Correlation *c, Direct *d, const real *packed, ch
         in_tile[j] = j * vl
     if d.by_filters:
         brush_task(base, c, d, packed, strips, tile, g, &run)
+    elif d.flat:
+        flat_task(base, c, d, packed, strips, tile, g, &run)
     elif d.by_lines:
         nr = lines_vectors_f32() if real is float else lines_vectors_f64()
         for row in range(c.rows):
@@ -272,7 +315,7 @@ cdef void direct_task(real *y, Correlation *c, Direct *d, const real *packed, ch
 
 cdef size_t plan_direct(real *tag, Correlation *c, Direct *d, size_t *packed, size_t *tables) noexcept nogil:
     """Fills the derived fields of `c` and `d` but the tables; returns the scratch of a thread."""
-    cdef ix vl = vector_lanes(tag), held
+    cdef ix vl = vector_lanes(tag), held, aligned, flat
     c.taps = c.axis[0].taps * c.axis[1].taps * c.axis[2].taps
     c.reduction = c.channels * c.taps
     c.panels = ceil_div(c.rows, tile_mr(tag))
@@ -281,14 +324,22 @@ cdef size_t plan_direct(real *tag, Correlation *c, Direct *d, size_t *packed, si
     plan_bands(&d.bands, c.axis, &c.grid, c.channels, LINES if d.by_lines else 1, vl, sizeof(real), c.tap_offset, c.sizes)
     packed[0] = <size_t> padded(c.groups * c.panels * c.reduction * tile_mr(tag)) * sizeof(real)
     d.brush, d.brushes = packed[0] // sizeof(real), ceil_div(c.rows, vl)
-    # Filters as lanes lose none at the ends of rows, but outputs lie the wrong way round.
+    # Vectors of a band, of which flat ones are held and copied. Filters as lanes lose none at the ends of rows, but outputs lie the wrong way round.
+    aligned, flat = d.bands.rows * ceil_div(d.bands.width, vl), ceil_div((d.bands.rows - 1) * c.sizes[1] + d.bands.width, vl)
+    d.flat = not d.by_lines and d.bands.pieces == 1 and c.reduction > 0 and 1.15 * flat < aligned
     d.by_filters = (not d.by_lines and c.grid.yw == 1 and c.grid.yh == c.grid.ow and d.bands.pieces == 1 and c.reduction > 0
-                    and d.brushes * vl * d.bands.width * (1 + <double> BRUSH_TURN / c.reduction) < c.rows * ceil_div(d.bands.width, vl) * vl)
+                    and d.brushes * d.bands.rows * d.bands.width * (1 + <double> BRUSH_TURN / c.reduction) < c.rows * (1.15 * flat if d.flat else aligned))
     if d.by_filters:
         packed[0] += <size_t> padded(c.groups * d.brushes * c.reduction * vl) * sizeof(real)
         d.brush_rows = BRUSH_PIXELS // d.bands.width if d.bands.width < BRUSH_PIXELS else 1
     tables[0] = <size_t> padded(5 * d.bands.reach_size + c.axis[2].taps + 16) * sizeof(ix)
-    held = (d.brush_rows * d.bands.width + vl) * vl if d.by_filters else (LINES if d.by_lines else tile_mr(tag)) * 8 * vl
+    held = (LINES if d.by_lines else tile_mr(tag)) * 8 * vl
+    if d.by_filters:
+        held = (d.brush_rows * d.bands.width + vl) * vl
+    elif d.flat:
+        d.flat_rows = smaller(d.bands.rows, FLAT_PIXELS // c.sizes[1] if c.sizes[1] < FLAT_PIXELS else 1)
+        d.flat_pitch = (ceil_div((d.flat_rows - 1) * c.sizes[1] + d.bands.width, vl) + 1) * vl
+        held = tile_mr(tag) * d.flat_pitch
     return (<size_t> (padded(c.channels * d.bands.strip) + held) * sizeof(real) + 127) // 64 * 64
 
 
