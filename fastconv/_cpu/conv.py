@@ -336,6 +336,18 @@ def _winograd_scratch(direction):
     return scratch
 
 
+def _winograd_tiles(problem, direction):
+    """Tiles of a sample's map (each phase of a dilation is tiled for itself), of the gradient's map for that of the input."""
+    count = 1
+    for axis in (1, 2):
+        out, step = problem.out[axis], problem.dilation[axis]
+        if direction == "backward_input":
+            stride, low = problem.stride[axis], problem.pad_low[axis]
+            out = (problem.size[axis] - 1 + low) // stride - low // stride + 1
+        count *= step * -(-out // (step * (7 - _phase_taps(problem)[axis])))
+    return count
+
+
 def _winograd_suits(direction):
     def suits(problem, precision):
         if precision == "strict":
@@ -343,24 +355,29 @@ def _winograd_suits(direction):
         if problem.dtype != np.float32:
             return "is run only when named for float64: who asks for float64 asks for its accuracy"
         phases = math.prod(problem.stride)
-        if min(problem.C // problem.groups * phases, problem.K // problem.groups) < WINOGRAD_CHANNELS:
-            return f"pays from {WINOGRAD_CHANNELS} channels and filters on"
-        # each phase of a dilation is tiled for itself
-        tiles = math.prod(step * -(-out // (step * (7 - taps))) for out, step, taps in zip(problem.out[1:], problem.dilation[1:], _phase_taps(problem)[1:]))
-        saving = math.prod(problem.out) * problem.taps / (36 * tiles * phases)
-        # A strided gradient is cheap to beat: the direct form works phase by phase, on few taps each.
-        if saving < (1 if direction == "backward_input" and phases > 1 else WINOGRAD_SAVING):
-            return "saves too few multiplications"
+        channels, filters, tiles = problem.C // problem.groups * phases, problem.K // problem.groups, _winograd_tiles(problem, direction)
         if direction == "backward_weight" and tiles < WINOGRAD_WEIGHT_TILES:
             return f"pays for the gradient of the weights from {WINOGRAD_WEIGHT_TILES} tiles a map on"
+        costs = WINOGRAD_TURNING if direction == "backward_weight" else WINOGRAD_TRANSFORM
+        to_points, from_points = costs[_phase_taps(problem)[1]]
+        if direction == "backward_input":
+            channels, filters = filters, channels  # channels of dy are the input, (channel, phase) of dx the output
+        saving = math.prod(problem.out) * problem.taps / (36 * tiles * phases)
+        saving /= 1 + to_points / filters + from_points / channels
+        # A strided gradient is cheap to beat: the direct form works phase by phase, on few taps each.
+        if saving < WINOGRAD_SAVING["strided_input" if direction == "backward_input" and phases > 1 else direction]:
+            return "saves too few multiplications for what its transforms cost"
         return None
 
     return suits
 
 
-# Chosen on 3x3 and 5x5 layers of 16 to 512 channels on maps of 7 to 56 pixels, none of them in the benchmark's list.
-WINOGRAD_CHANNELS = 12  # fewer leave the transforms unpaid: 36 values a tile and channel against 36 * K products
-WINOGRAD_SAVING = 1.5  # least ratio of direct to transformed multiplications that covers the transforms
+# A model of the time in multiplications: 36 * tiles * channels * filters of them, and for every transformed value of the input and of the output as many as stand
+# here, by taps of a phase. Fitted to 3x3, 5x5 and 7x7 layers, some with strides, of 3 to 256 channels on maps of 7 to 160 pixels, none of them in the benchmark's list.
+WINOGRAD_TRANSFORM = {2: (35, 35), 3: (20, 19), 4: (16, 14), 5: (11, 11)}
+WINOGRAD_TURNING = {2: (43, 43), 3: (27, 27), 4: (22, 22), 5: (20, 20)}  # gradient of the weights: both operands are also turned
+# Least ratio of direct multiplications to these: others run the closer to the peak the easier they are.
+WINOGRAD_SAVING = {"forward": 1.15, "backward_input": 1.15, "strided_input": 0.85, "backward_weight": 0.88}
 WINOGRAD_WEIGHT_TILES = 4  # fewer do not pay for transforming 36 sums for every pair of channel and filter
 
 
