@@ -138,10 +138,14 @@ def _row_overhang(positions, reach, problem):
 
 def _direct_suits_rows(rows, overhang, products, problem):
     turned = _overhang(rows, problem) * (1 + TURNING / products)  # lanes may also be filters
-    if rows * (min(overhang, turned) - 1) >= PACKING:
+    if min(overhang, turned) >= PACKED_COST * (1 + PACKING / rows):
         return "wastes more lanes at the ends of rows than packing patches costs"
-    if rows > DIRECT_ROWS:
-        return f"pays up to {DIRECT_ROWS} rows of weights a group"
+    return _direct_suits_taps(rows, problem)
+
+
+def _direct_suits_taps(rows, problem):
+    if problem.taps == 1 and rows > DIRECT_ROWS:
+        return f"pays up to {DIRECT_ROWS} rows of weights a group where patches are single pixels"
     return None
 
 
@@ -166,16 +170,18 @@ def _direct_suits_weight(problem, precision):
         overhang = min(overhang, 1 + (problem.kernel[2] - 1) * problem.dilation[2] / out)
     overhang = min(overhang, _overhang(rows, problem))  # lanes may also be filters
     packed = rows * -(-columns // lanes) * lanes + PACKING * (rows + columns)
-    if INNER_COST * rows * columns * overhang >= packed:
+    if (INNER_COST + INNER_ROW / out) * rows * columns * overhang >= packed:
         return "costs more multiplications than packing patches costs"
-    return None
+    return _direct_suits_taps(rows, problem)
 
 
-# Per output vector, in multiplications of vectors. Chosen on depthwise and grouped layers of 7 to 112 pixels and on 2 to 10 channels or 2 to 32 filters.
+# Per output vector, in multiplications of vectors. Chosen on depthwise and grouped layers of 7 to 112 pixels, on 2 to 10 channels or 2 to 32 filters, and on layers
+# of 1x7, 3x3, 5x5 and 3x3x3 taps with 16 to 256 channels and filters.
 PACKING = 6  # packing (and, for the weights, transposing) one row of patches
 TURNING = 12  # turning round an output whose filters are lanes
-INNER_COST = 1.25  # sums of products over pixels load about one operand for two multiplications
-DIRECT_ROWS = 32  # more repay packing, whatever the overhang
+PACKED_COST = 1.05  # of a multiplication on packed patches: they pass through one cache more
+INNER_COST, INNER_ROW = 0.95, 2  # of a multiplication summed over pixels, and for beginning a row of them
+DIRECT_ROWS = 32  # more repay packing where it copies every value once
 DIRECT_PRODUCTS = 2048  # strips of all channels of a group are staged together, and longer sums need blocks
 
 
@@ -374,8 +380,8 @@ def _winograd_suits(direction):
 
 # A model of the time in multiplications: 36 * tiles * channels * filters of them, and for every transformed value of the input and of the output as many as stand
 # here, by taps of a phase. Fitted to 3x3, 5x5 and 7x7 layers, some with strides, of 3 to 256 channels on maps of 7 to 160 pixels, none of them in the benchmark's list.
-WINOGRAD_TRANSFORM = {2: (35, 35), 3: (20, 19), 4: (16, 14), 5: (11, 11)}
-WINOGRAD_TURNING = {2: (43, 43), 3: (27, 27), 4: (22, 22), 5: (20, 20)}  # gradient of the weights: both operands are also turned
+WINOGRAD_TRANSFORM = {2: (60, 60), 3: (20, 19), 4: (16, 14), 5: (11, 11)}
+WINOGRAD_TURNING = {2: (100, 100), 3: (27, 27), 4: (22, 22), 5: (20, 20)}  # gradient of the weights: both operands are also turned
 # Least ratio of direct multiplications to these: others run the closer to the peak the easier they are.
 WINOGRAD_SAVING = {"forward": 1.15, "backward_input": 1.15, "strided_input": 0.85, "backward_weight": 0.88}
 WINOGRAD_WEIGHT_TILES = 4  # fewer do not pay for transforming 36 sums for every pair of channel and filter
