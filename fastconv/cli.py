@@ -95,7 +95,7 @@ def _parser():
         " --report joins)",
     )
     bench.add_options(command)
-    command.set_defaults(run=lambda options: OK if bench.run(options) else FAILED)
+    command.set_defaults(run=_bench)
     return parser
 
 
@@ -233,3 +233,17 @@ def _train(arguments):
         print(f"wrote {path}")
     print(f"held-out accuracy: {100 * result.accuracy:.2f} %")
     return OK
+
+
+# -- bench ---------------------------------------------------------------------------------------------------
+
+
+def _bench(arguments):
+    from . import DeviceError
+    from .bench import command
+
+    try:
+        return OK if command.run(arguments) else FAILED
+    except DeviceError as error:  # a GPU was asked for, and there is none: an argument that does not fit here
+        print(f"fastconv: {error}", file=sys.stderr)
+        return WRONG_ARGUMENT

@@ -38,3 +38,7 @@ def test_kernels(tally):
 
 def test_host():
     assert int(re.search(r"(\d+) passed", simulated("cuda_simulated_host.py"))[1]) > 40
+
+
+def test_bench():
+    assert int(re.search(r"(\d+) passed", simulated("cuda_simulated_bench.py"))[1]) > 30

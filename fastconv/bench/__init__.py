@@ -11,10 +11,21 @@ threads and ways to allocate, for the table in a document:
         --seconds 0.1 --json whole.json --html whole.html --markdown whole.md
 
 It may be cut by --layers, --directions, --threads or --allocator into parts whose files become one again:
-``fastconv bench --report a.json b.json --html whole.html``. What a report holds is told by
-`bench.SCHEMA`. Rooms: problems (what is measured), expected (what is right), peers (who measures up),
-worker (their processes), timing (turns and clocks), peak (the machine's ceilings), report (numbers), tables
-(as text), sweep (costs over sizes, regret of the choice), html (the page).
+``fastconv bench --report a.json b.json --html whole.html``.
+
+A GPU against the CPU, and from which size on it pays (``fastconv bench --device cpu,cuda``):
+
+    layers = bench.select(["core", "networks"])
+    report = bench.run(layers, ["fastconv"], threads=(1, 2))
+    bench.run_on_device(layers, report=report)
+    bench.crossings(report, ["batch", "conv2d:n1c3h*w*k16r3s3_st1p1d1g1_f32=8,32,128"], threads=(1, 2))
+    bench.write_html(report, "gpu.html")
+
+What a report holds is told by `bench.SCHEMA`. Rooms: problems (what is measured; networks: whole ones),
+expected (what is right), peers (who measures up), worker (their processes), timing (turns and clocks), peak
+(the machine's ceilings), report (numbers), tables (as text), sweep (costs over sizes, regret of the choice),
+html (the page, of page_parts). Of a GPU: device (runs), on_device (clocks), gains (numbers), device_tables,
+device_html.
 """
 
 import importlib
@@ -22,6 +33,7 @@ import importlib
 _HOMES = {
     "compare": "report",
     "comparison_table": "tables",
+    "crossings": "device",
     "headline": "report",
     "load": "report",
     "markdown": "tables",
@@ -35,6 +47,7 @@ _HOMES = {
     "select": "problems",
     "groups": "problems",
     "run": "timing",
+    "run_on_device": "device",
     "regret": "sweep",
     "sweeps": "sweep",
     "write_html": "html",

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-DIRECTIONS = ("forward", "backward_input", "backward_weight", "backward", "loss")
+DIRECTIONS = ("forward", "backward_input", "backward_weight", "backward", "loss", "step")
 
 
 def add_options(parser):
@@ -13,7 +13,11 @@ def add_options(parser):
     what.add_argument(
         "--layers", nargs="+", metavar="WORD",
         help="groups, labels (see --list) or one-line names, such as conv2d:n8c64h56w56k64r3s3_st1p1d1g1_f32"
-        " (default: core, twenty layers of well-known networks)",
+        " (default: core, twenty layers of well-known networks; with a GPU also networks, whole ones)",
+    )  # fmt: skip
+    what.add_argument(
+        "--device", type=_devices, default=("cpu",), metavar="D",
+        help="cpu (default), cuda, or cpu,cuda: a GPU against the processor, warm, cold and with transfers",
     )  # fmt: skip
     what.add_argument("--directions", nargs="+", choices=DIRECTIONS, metavar="D", help=", ".join(DIRECTIONS))
     what.add_argument(
@@ -45,6 +49,11 @@ def add_options(parser):
         "--count", type=_positive, default=60, help="random shapes of --regret (default: %(default)s)"
     )
     more.add_argument("--seed", type=int, default=0, help="of --regret (default: %(default)s)")
+    more.add_argument(
+        "--crossings", nargs="+", metavar="AXIS",
+        help="with a GPU: the size from which on it pays, over batch, size, network (default: all), none, or"
+        " one's own: conv2d:n*c6h14w14k16r5s5_st1p0d1g1_f32=1,8,64",
+    )  # fmt: skip
     out = parser.add_argument_group("results (a table is always printed)")
     out.add_argument("--json", metavar="FILE", help="write the report; --schema tells what it holds")
     out.add_argument("--html", metavar="FILE", help="write a page with plots")
@@ -72,8 +81,20 @@ def _positive(text):
     return int(text)
 
 
+def _devices(text):
+    import argparse
+
+    words = tuple(dict.fromkeys(text.split(",")))
+    if not set(words) <= {"cpu", "cuda"}:
+        raise argparse.ArgumentTypeError(f"need cpu, cuda or cpu,cuda, got {text!r}")
+    return words
+
+
 def run(options):
-    """Carry the command out; returns whether all is well: nothing of fastconv's wrong, nothing slower."""
+    """Carry the command out; returns whether all is well: nothing of fastconv's wrong, nothing slower.
+
+    Raises ValueError for options, DeviceError where a GPU is asked for and there is none.
+    """
     from . import html, report, tables
 
     if options.schema:
@@ -106,7 +127,8 @@ def run(options):
         from .sweep import regret_table
 
         print(regret_table(result["regret"]))
-    own = (r for r in result["results"] if r["implementation"].startswith("fastconv"))
+    every = [*result["results"], *(result["device"] or {}).get("results", ())]
+    own = (r for r in every if r["implementation"].startswith("fastconv"))
     well = not any("failed" in r or "wrong" in r for r in own)
     if old is None:
         return well
@@ -119,14 +141,18 @@ def run(options):
 
 def _measure(options, report):
     """Fill the report with what the options ask for."""
-    from . import peers, problems, sweep
+    from . import device, peers, problems, sweep
     from .timing import cores, run
 
+    on_device = "cuda" in options.device
     words = options.layers or (["small", "lenet"] if options.quick else ["core"])
+    if on_device and not options.layers:
+        words += ["net_lenet5"] if options.quick else ["networks"]
     layers = problems.select(words)
     names = peers.chosen(options.implementations)
     for axis in options.sweeps or ():
         sweep.check_axis(axis)
+    crossings = _crossings(options)
     settings = {
         "threads": options.threads or ((1,) if options.quick else tuple(sorted({1, cores()}))),
         "allocators": ("warm", "as_called") if options.allocator == "both" else (options.allocator,),
@@ -136,15 +162,44 @@ def _measure(options, report):
         if options.quiet
         else (lambda line: print(line, file=sys.stderr, flush=True)),
     }
+    if on_device:  # before hours go by
+        device.need_device()
     if options.regret:
         report["regret"] = sweep.regret(options.count, options.seed, **settings)
         report["settings"].update({key: settings[key] for key in ("allocators", "seconds", "isa")})
         return
+    common = {key: settings[key] for key in ("seconds", "isa", "tell")}
     if options.layers or options.sweeps is None:
-        run(layers, names, options.directions, report=report, **settings)
+        if "cpu" in options.device:
+            run(layers, names, options.directions, report=report, **settings)
+        if on_device:
+            there = peers.chosen_device(options.implementations)
+            device.run_on_device(layers, there, options.directions, report=report, **common)
     if options.sweeps is not None:
         axes = options.sweeps or tuple(sweep.AXES)
         sweep.sweeps(report, axes, names, quick=options.quick, **settings)
+    if crossings:
+        how = {"threads": settings["threads"], "quick": options.quick, **common}
+        device.crossings(report, crossings, **how)
+    report["settings"].update({key: settings[key] for key in ("threads", "allocators", "seconds", "isa")})
+
+
+def _crossings(options):
+    """The words of --crossings, or its default; ValueError for wrong ones."""
+    from . import device
+
+    if "cuda" not in options.device:
+        if options.crossings:
+            raise ValueError("bench: --crossings compares with a GPU: needs --device cpu,cuda")
+        return ()
+    if options.regret:
+        raise ValueError("bench: --regret is of the CPU's algorithms: needs --device cpu")
+    words = options.crossings or tuple(device.CROSSINGS)
+    if "none" in words:
+        return ()
+    for word in words:
+        device.axis(word)
+    return words
 
 
 def _listing():
@@ -158,9 +213,11 @@ def _listing():
         lines += [f"  {label:<22}{name}" for label, name in entries.items()]
     made = {name: labels for name, labels in problems.groups().items() if name not in GROUPS}
     lines += [f"{name}: {' '.join(labels)}" for name, labels in made.items()]
-    lines.append("\nimplementations (* measured by default)")
-    for name in peers.names():
+    for label, name in problems.whole_networks().items():
+        lines.append(f"  {label:<22}{name}")
+    lines.append("\nimplementations (* measured by default, on a GPU with --device cpu,cuda)")
+    for name in (*peers.names(), *peers.device_names()):
         missing = peers.get(name).missing()
-        star = "*" if name in peers.default() else " "
+        star = "*" if name in (*peers.default(), *peers.device_names()) else " "
         lines.append(f" {star}{name:<26}{peers.get(name).title}{f' ({missing})' if missing else ''}")
     return "\n".join(lines)

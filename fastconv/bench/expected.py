@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from . import networks
 from .problems import RESPONSE_NORM
 
 BLOCK_BYTES = 64 << 20  # of gathered patches
@@ -17,8 +18,10 @@ def expected(problem, direction):
     """The results of a problem in one direction: a list of float64 arrays.
 
     Convolution and linear: [y], [dx] or [dweight, dbias]; "backward": [dx], or [dx, dweight, dbias] of what
-    has weights; "loss": [loss, dx].
+    has weights; "loss": [loss, dx]. Of a network [y], or of a step [loss, y, all gradients of weights].
     """
+    if problem.family == "network":
+        return networks.expected(problem, direction)
     a = {
         k: v if v is None or v.dtype.kind != "f" else v.astype(np.float64)
         for k, v in problem.arrays().items()

@@ -2,9 +2,10 @@
 
 from html import escape
 
-from . import svg
+from . import device_html, svg
+from .page_parts import mark, milliseconds, spread_cell, table_of, threads_text, title_of
 from .prose import ALLOCATORS, AXES, DIRECTIONS, GLOSSARY, METHOD, SECTIONS, TEXTS
-from .report import ceiling, cells, headline, rates, ratios, section, slowest, summary
+from .report import ceiling, cells, headline, of_cpu, rates, ratios, section, slowest, summary
 from .style import STYLE
 
 
@@ -16,7 +17,10 @@ def write_html(report, path):
 
 def page(report):
     """The page as text."""
-    parts = (_head, _short, _slowest, _speedups, _rooflines, _sweeps, _regret, _numbers, _method)
+    parts = (
+        _head, _device_link, _short, _slowest, _speedups, _rooflines, _sweeps, _regret, _numbers,
+        device_html.parts, _method,
+    )  # fmt: skip
     body = "\n".join(part for make in parts for part in make(report))
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -30,33 +34,15 @@ def page(report):
 
 def _series(report):
     """{implementation: number of its colour}: fastconv 0, then peers, then fastconv's single algorithms."""
-    present = [name for name, entry in report["implementations"].items() if entry["missing"] is None]
+    present = of_cpu(report)
     present.sort(key=lambda name: (name != "fastconv", name.startswith("fastconv:")))
     return {name: number for number, name in enumerate(present)}
 
 
 def _legend(report, names):
     series = _series(report)
-    marks = (_mark(series[name], _title(report, name)) for name in names if name in series)
+    marks = (mark(series[name], title_of(report, name)) for name in names if name in series)
     return f'<p class="legend">{"".join(marks)}</p>'
-
-
-def _mark(number, text):
-    return f'<span><i style="background:{svg.colour(number)}"></i>{escape(text)}</span>'
-
-
-def _title(report, name):
-    if name == "fastest":
-        return "fastest of PyTorch and ONNX Runtime"
-    return report["implementations"][name]["title"]
-
-
-def _threads(count):
-    return f"{count} thread{'s' * (count > 1)}"
-
-
-def _milliseconds(seconds):
-    return f"{1e3 * seconds:.4g} ms"
 
 
 def _head(report):
@@ -67,6 +53,11 @@ def _head(report):
     facts = f"fastconv {own['version']} with {own['isa']} instructions on {where}; {when} UTC."
     yield f"<h1>fastconv benchmark</h1><p>{escape(facts)}</p>"
     yield f"<p>{TEXTS['what']}</p>"
+
+
+def _device_link(report):
+    if report["device"] is not None:
+        yield f"<p>{TEXTS['device']}</p>"
 
 
 def _short(report):
@@ -80,9 +71,9 @@ def _short(report):
         heads = ("", "PyTorch NCHW, memory kept", "PyTorch NCHW, as called", "fastest peer, memory kept")
         lines = []
         for row in rows:
-            columns = "".join(_spread_cell(row[name]) for name in ("warm", "as_called", "fastest"))
-            lines.append(f"<td>{row['title']}, {_threads(row['threads'])}</td>{columns}")
-        yield _table(heads, lines, "headline")
+            columns = "".join(spread_cell(row[name]) for name in ("warm", "as_called", "fastest"))
+            lines.append(f"<td>{row['title']}, {threads_text(row['threads'])}</td>{columns}")
+        yield table_of(heads, lines, "headline")
     if everything:
         opened = "" if rows else " open"
         title = "Every kind of problem against every peer"
@@ -97,9 +88,9 @@ def _all_ratios(report):
         key = row["section"], row["direction"], row["threads"], row["allocator"]
         table.setdefault(key, {})[row["peer"]] = row
     for (kind, direction, threads, allocator), by_peer in table.items():
-        what = f"{kind}, {DIRECTIONS[direction]}, {_threads(threads)}, {ALLOCATORS[allocator]}"
-        lines.append(f"<td>{what}</td>{''.join(_spread_cell(by_peer.get(peer)) for peer in peers)}")
-    return _table(["", *(_title(report, peer) for peer in peers)], lines) if peers else ""
+        what = f"{kind}, {DIRECTIONS[direction]}, {threads_text(threads)}, {ALLOCATORS[allocator]}"
+        lines.append(f"<td>{what}</td>{''.join(spread_cell(by_peer.get(peer)) for peer in peers)}")
+    return table_of(["", *(title_of(report, peer) for peer in peers)], lines) if peers else ""
 
 
 def _slowest(report):
@@ -112,36 +103,20 @@ def _slowest(report):
     yield f"<h2>Where it is hardest</h2><p>{TEXTS['slowest'].format(behind=behind, every=every)}</p>"
     lines = []
     for row in rows:
-        where = f"{DIRECTIONS[row['direction']]}, {_threads(row['threads'])}, {ALLOCATORS[row['allocator']]}"
+        where = (
+            f"{DIRECTIONS[row['direction']]}, {threads_text(row['threads'])}, {ALLOCATORS[row['allocator']]}"
+        )
         label = f"{escape(row['label'] or row['problem'])}<br><small>{where}</small>"
         share = (
             f"{100 * row['peak_share']:.0f} % of peak" if row["peak_share"] else f"{row['gbytes']:.1f} GB/s"
         )
         values = (
-            f"{row['ratio']:.2f}x", _title(report, row["peer"]), _milliseconds(row["theirs"]),
-            _milliseconds(row["ours"]), f"{share}<br><small>{row['algorithm']}</small>",
+            f"{row['ratio']:.2f}x", title_of(report, row["peer"]), milliseconds(row["theirs"]),
+            milliseconds(row["ours"]), f"{share}<br><small>{row['algorithm']}</small>",
         )  # fmt: skip
         columns = "".join(f"<td>{value}</td>" for value in values)
         lines.append(f'<td title="{escape(row["problem"])}">{label}</td>{columns}')
-    yield _table(("", "ratio", "fastest peer", "its time", "fastconv", "fastconv reaches"), lines)
-
-
-def _table(heads, rows, kind=""):
-    """A table from header texts and the cells of its rows (HTML); kind: a class of the style sheet."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f'<div class="wide"><table class="{kind}"><tr>{head}</tr>{body}</table></div>'
-
-
-def _spread_cell(spread):
-    """Geometric mean and worst case, coloured by the mean; the pointer tells which problem is the worst."""
-    if spread is None:
-        return "<td>-</td>"
-    kind = "good" if spread["mean"] >= 1 else "bad"
-    tip = escape(f"worst of {spread['count']}: {spread['worst_label']}")
-    behind = ' class="behind"' if spread["worst"] < 1 else ""
-    numbers = f"<b>{spread['mean']:.2f}x</b> <small{behind}>{spread['worst']:.2f}x</small>"
-    return f'<td class="{kind}" title="{tip}">{numbers}</td>'
+    yield table_of(("", "ratio", "fastest peer", "its time", "fastconv", "fastconv reaches"), lines)
 
 
 def _speedups(report):
@@ -162,7 +137,7 @@ def _speedups(report):
         yield f"<h3>{SECTIONS[kind]}</h3>"
         seen = set()
         for (direction, allocator, threads), rows in by_place.items():
-            title = f"{DIRECTIONS[direction].capitalize()}, {_threads(threads)}, {ALLOCATORS[allocator]}"
+            title = f"{DIRECTIONS[direction].capitalize()}, {threads_text(threads)}, {ALLOCATORS[allocator]}"
             chart = svg.dots(rows, "peer's time / fastconv's time", title)
             opened = " open" if number == 0 and direction not in seen else ""
             seen.add(direction)
@@ -174,8 +149,8 @@ def _marks(report, name, cell):
     series, marks = _series(report), {}
     for peer, ratio in ratios(cell).items():
         if peer != "fastest" and not peer.startswith("fastconv"):
-            times = f"{_milliseconds(cell[peer]['best'])} / {_milliseconds(cell['fastconv']['best'])}"
-            tip = f"{cell['fastconv']['label'] or name}: {_title(report, peer)} {times} = {ratio:.2f}x"
+            times = f"{milliseconds(cell[peer]['best'])} / {milliseconds(cell['fastconv']['best'])}"
+            tip = f"{cell['fastconv']['label'] or name}: {title_of(report, peer)} {times} = {ratio:.2f}x"
             marks[series[peer]] = ratio, tip
     return marks
 
@@ -194,7 +169,9 @@ def _rooflines(report):
     yield f"<h2>Against the machine's limits</h2><p>{TEXTS['rooflines']}</p>{_legend(report, shown)}"
     for number, (limit, by_direction) in enumerate(plots.values()):
         for direction, found in by_direction.items():
-            title = f"{DIRECTIONS[direction].capitalize()}, {_threads(limit['threads'])}, {limit['dtype']}"
+            title = (
+                f"{DIRECTIONS[direction].capitalize()}, {threads_text(limit['threads'])}, {limit['dtype']}"
+            )
             opened = " open" if number == 0 else ""
             chart = f'<div class="wide">{_roofline(report, limit, title, found)}</div>'
             yield f"<details{opened}><summary>{title}</summary>{chart}</details>"
@@ -223,8 +200,8 @@ def _roofline(report, limit, title, found):
     dots = zip(found, intensity, speed)
     for r, at, rate in sorted(dots, key=lambda dot: dot[0]["implementation"] == "fastconv"):
         share = 100 * rates(report, r)["peak_share"]
-        what = f"{r['label'] or r['problem']}, {_title(report, r['implementation'])}"
-        tip = f"{what}: {rate:.1f} GFLOP/s, {share:.0f} % of the peak, {_milliseconds(r['best'])}"
+        what = f"{r['label'] or r['problem']}, {title_of(report, r['implementation'])}"
+        tip = f"{what}: {rate:.1f} GFLOP/s, {share:.0f} % of the peak, {milliseconds(r['best'])}"
         plot.point(at, rate, series[r["implementation"]], tip)
     plot.edge([(knee, tile), (x_range[1], tile)], f"register tile {tile:.0f}", dashed=True)
     plot.edge([(start, slope * start), (knee, peak), (x_range[1], peak)], f"peak {peak:.0f} GFLOP/s")
@@ -257,7 +234,7 @@ def _curves(report, axis, curves):
         series = _series(report)[name]
         plot.line(sorted(curve), series)
         for value, took in curve:
-            plot.point(value, took, series, f"{_title(report, name)}, {value}: {took:.4g} ms")
+            plot.point(value, took, series, f"{title_of(report, name)}, {value}: {took:.4g} ms")
     return plot.svg()
 
 
@@ -281,7 +258,7 @@ is the time lost to the fastest: median {100 * found["median"]:.1f} %, 95th perc
             (row["problem"], DIRECTIONS[row["direction"]], row["threads"], row["chosen"], row["best"], lost)
         )
     heads = ("problem", "direction", "threads", "chosen", "fastest", "regret")
-    yield _table(heads, ("".join(f"<td>{escape(str(value))}</td>" for value in row) for row in rows))
+    yield table_of(heads, ("".join(f"<td>{escape(str(value))}</td>" for value in row) for row in rows))
 
 
 def _numbers(report):
@@ -304,7 +281,7 @@ def _numbers(report):
         "memory",
         "algorithm",
     )
-    heads = (*own, *(_title(report, name) for name in others))
+    heads = (*own, *(title_of(report, name) for name in others))
     for (allocator, threads, direction), group in tables.items():
         rows = []
         for name, cell in group:
@@ -312,8 +289,8 @@ def _numbers(report):
             columns = "".join(f"<td>{_time_cell(cell.get(other))}</td>" for other in others)
             first = f'<td title="{escape(name)}">{escape(label)}</td>'
             rows.append(first + _own_cells(report, cell.get("fastconv", {})) + columns)
-        title = f"{DIRECTIONS[direction].capitalize()}, {_threads(threads)}, {ALLOCATORS[allocator]}"
-        yield f"<details><summary>{title}</summary>{_table(heads, rows)}</details>"
+        title = f"{DIRECTIONS[direction].capitalize()}, {threads_text(threads)}, {ALLOCATORS[allocator]}"
+        yield f"<details><summary>{title}</summary>{table_of(heads, rows)}</details>"
 
 
 def _own_cells(report, own):
@@ -322,8 +299,8 @@ def _own_cells(report, own):
         return f"<td>{_time_cell(own)}</td>" + "<td></td>" * 8
     rate = rates(report, own)
     values = (
-        _milliseconds(own["best"]),
-        _milliseconds(own["median"]),
+        milliseconds(own["best"]),
+        milliseconds(own["median"]),
         f"{rate['gflops']:.1f}" if own["flops"] else "",
         f"{100 * rate['peak_share']:.0f} %" if rate["peak_share"] else "",
         f"{rate['gbytes']:.1f}",
@@ -339,12 +316,12 @@ def _time_cell(result):
     if not result:
         return "-"
     if "best" in result:
-        told = [f"median {_milliseconds(result['median'])}"]
+        told = [f"median {milliseconds(result['median'])}"]
         if "error_max" in result:
             told.append(f"error {result['error_max']:.1e}")
         if result.get("peak_bytes") is not None:
             told.append(f"memory {result['peak_bytes'] / 1e6:.1f} MB")
-        return f'<span title="{escape(", ".join(told))}">{_milliseconds(result["best"])}</span>'
+        return f'<span title="{escape(", ".join(told))}">{milliseconds(result["best"])}</span>'
     for word in ("wrong", "failed"):
         if word in result:
             return f'<span title="{escape(result[word])}">{word}</span>'
@@ -360,15 +337,16 @@ def _method(report):
         versions = ", ".join(f"{package} {version}" for package, version in entry["versions"].items())
         told = f"left out: {entry['missing']}" if entry["missing"] else versions
         runtimes = ", ".join(entry["openmp"]) or "none"
-        texts = _title(report, name), told, runtimes
+        texts = title_of(report, name), told, runtimes
         rows.append("".join(f"<td>{escape(text)}</td>" for text in texts))
-    yield f"<h3>Who took part</h3>{_table(('implementation', 'versions', 'OpenMP runtime loaded'), rows)}"
+    yield f"<h3>Who took part</h3>{table_of(('implementation', 'versions', 'OpenMP runtime loaded'), rows)}"
     rows = [
-        f"<td>{e['dtype']}, {_threads(e['threads'])}, {e['isa']}</td><td>{e['fma_gflops']:.0f} GFLOP/s</td>"
+        f"<td>{e['dtype']}, {threads_text(e['threads'])}, {e['isa']}</td>"
+        f"<td>{e['fma_gflops']:.0f} GFLOP/s</td>"
         f"<td>{e['tile_gflops']:.0f} GFLOP/s</td><td>{e['copy_gbytes']:.0f} GB/s</td>"
         for e in report["ceilings"]
     ]
-    yield f"<h3>The machine</h3>{_table(('', 'multiply-adds', 'register tile', 'copying'), rows)}"
+    yield f"<h3>The machine</h3>{table_of(('', 'multiply-adds', 'register tile', 'copying'), rows)}"
     machine, own = report["machine"], report["fastconv"]
     facts = f"{machine['system']}, Python {machine['python']}, fastconv compiled by {own['compiler']}"
     yield f"<p>{escape(facts)}, {'with OpenMP' if own['openmp'] else 'without threads'}.</p>"

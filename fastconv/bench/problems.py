@@ -26,14 +26,16 @@ class Problem:
     """One operation at one size.
 
     name: the one line that says it all; label, group: where it comes from ("" and "given" for one's own).
-    op: the public function; family: "conv", "pool", "activation", "loss", "norm" or "linear"; dtype.
+    op: the public function, or the network; family: "conv", "pool", "activation", "loss", "norm", "linear" or
+        (see networks.py) "network"; dtype.
     directions: what there is to time: "forward"; "backward_input" and "backward_weight" (with the bias) of
         convolutions; "backward" of other operations (all gradients); "loss" (value and gradient, as one
-        call).
+        call), "step" (one of training a network).
     """
 
     family = ""
     directions = ("forward", "backward")
+    depth = 1  # layers that an error goes through
 
     def __init__(self, name, op, dtype, label="", group="given"):
         self.name, self.op, self.dtype = name, op, np.dtype(dtype)
@@ -230,12 +232,14 @@ _ADAPTIVE = re.compile(
     r"(?P<op>adaptive_(?:max|avg)_pool(?P<ndim>[123])d):(?:n(?P<n>\d+))?c(?P<c>\d+)(?P<size>(?:[dhw]\d+)+)"
     r"_o(?P<out>[\dx]+)_f(?P<bits>32|64)"
 )
+_NETWORK = re.compile(r"(?P<op>[a-z]\w*):n(?P<n>[1-9]\d*)_f(?P<bits>32|64)")
 _PLAIN = re.compile(r"(?P<op>[a-z_]+):(?P<shape>\d+(?:x\d+)*)_f(?P<bits>32|64)")
 
 
 def parse(name, label="", group="given"):
     """The Problem of a one-line name; ValueError if it is none, or if its sizes do not fit together."""
-    for pattern, make in ((_CONV, _conv), (_POOL, _pool), (_ADAPTIVE, _adaptive), (_PLAIN, _plain)):
+    kinds = (_CONV, _conv), (_POOL, _pool), (_ADAPTIVE, _adaptive), (_PLAIN, _plain), (_NETWORK, _network)
+    for pattern, make in kinds:
         match = pattern.fullmatch(name)
         if match:
             problem = make(match, label, group)
@@ -244,7 +248,8 @@ def parse(name, label="", group="given"):
             return problem
     raise ValueError(
         f"bench: {name!r} is not a one-line name, such as 'conv2d:n8c64h56w56k64r3s3_st1p1d1g1_f32',"
-        " 'max_pool2d:n8c64h56w56r2s2_st2p0d1_f32', 'relu:8x64x56x56_f32' or 'linear:64x400x120_f32'"
+        " 'max_pool2d:n8c64h56w56r2s2_st2p0d1_f32', 'relu:8x64x56x56_f32', 'linear:64x400x120_f32' or"
+        " 'lenet5:n64_f32'"
     )
 
 
@@ -335,26 +340,46 @@ def _plain(match, label, group):
     )
 
 
+def _network(match, label, group):
+    from . import networks  # made of problems itself
+
+    if match["op"] not in networks.NAMES:
+        known = ", ".join(networks.NAMES)
+        raise ValueError(f"bench: {match['op']!r} in {match[0]!r} is no network (need one of {known})")
+    return networks.Network(match["op"], int(match["n"]), f"f{int(match['bits']) // 8}", label, group)
+
+
+def whole_networks():
+    """The networks that are listed: label -> one-line name. "all" does without them: they have no peers."""
+    from .networks import LISTED
+
+    return {f"net_{op}": f"{op}:n{N}_f32" for op, N in LISTED.items()}
+
+
 def groups():
-    """Group name -> labels: the lists in `layers`, and "core", "convolutions" and "others", made of them."""
+    """Group name -> labels: the lists in `layers`, "core", "convolutions" and "others", made of them, and
+    "networks", which are whole ones."""
     made = {name: tuple(labels) for name, labels in GROUPS.items()}
     return {
         **made,
         "core": tuple(CORE),
         "convolutions": tuple(label for g in CONVOLUTIONS for label in GROUPS[g]),
         "others": tuple(label for g in OTHERS for label in GROUPS[g]),
+        "networks": tuple(whole_networks()),
     }
 
 
 def select(words):
     """Problems named by words, in their order and each once: groups, labels, one-line names, or "all"."""
     labels = {label: (name, group) for group, entries in GROUPS.items() for label, name in entries.items()}
+    every = list(labels)
+    labels |= {label: (name, "networks") for label, name in whole_networks().items()}
     named, chosen = groups(), {}
     for word in words:
         if ":" in word:
             found = [parse(word)]
         elif word == "all" or word in named:
-            found = [parse(*_labelled(labels, label)) for label in (labels if word == "all" else named[word])]
+            found = [parse(*_labelled(labels, label)) for label in (every if word == "all" else named[word])]
         elif word in labels:
             found = [parse(*_labelled(labels, word))]
         else:

@@ -6,6 +6,7 @@ DIRECTIONS = {
     "backward_weight": "gradient of weight and bias",
     "backward": "all gradients",
     "loss": "loss and its gradient",
+    "step": "step of training",
     "all": "all directions",
 }
 ALLOCATORS = {"warm": "memory kept", "as_called": "as called"}
@@ -14,6 +15,7 @@ SECTIONS = {
     "odd sizes": "Convolutions of odd sizes",
     "other operations": "Pools, activations, losses, norms, linear",
     "small sizes": "Small sizes",
+    "whole networks": "Whole networks",
     "given": "Problems given by hand",
 }
 AXES = {
@@ -24,7 +26,14 @@ AXES = {
     "threads": "threads",
 }
 
+CROSSINGS = {  # what varies, and the axis
+    "batch": ("The second convolution of LeNet-5", "samples in the batch"),
+    "size": ("One image through a 3x3 layer of 16 channels", "height and width of the image"),
+    "network": ("Training LeNet-5", "samples in the batch"),
+}
+
 TEXTS = {
+    "device": """A GPU was measured as well: <a href="#gpu">processor or GPU?</a>""",
     "what": """fastconv computes the layers of convolutional networks, forward and backward, on NumPy
 arrays. This page compares it with other libraries that do the same work on the same machine in the same
 minutes. Every number called a <b>ratio</b> is a peer's time divided by fastconv's: <b>2x means that
@@ -72,4 +81,43 @@ with 64 channels of 56 x 56 pixels by 64 filters of 3 x 3 taps, stride 1, paddin
 group, in float32. The pointer shows it behind the short names of layers.""",
     "error": """Largest difference from the float64 result, divided by the root mean square of the
 results. float32 resolves about 1e-7.""",
+}
+
+DEVICE_TEXTS = {
+    "what": """The same layers, and whole networks, by fastconv on this GPU and on the processor of this
+machine. What the GPU gains depends on where the arrays are: if they stay there from layer to layer, as in
+training, only the computation counts; if every call brings its arrays from the processor's memory and
+takes the results back, copying counts as well, and is often most of it.""",
+    "simulator": """There was no GPU: a simulator played one, thread by thread, to show that everything
+runs. Its times mean nothing.""",
+    "short": """Geometric mean of the gains over all problems of a kind and, small, the worst single one
+(rest the pointer on a cell to see which). 2x means that the GPU takes half the processor's time; below 1x
+the processor is faster.""",
+    "crossings": """Small problems are over on the processor before a GPU has begun. One size grows, the
+others stay; both axes are logarithmic, lower is faster. The dashed lines are where the GPU's curves cross
+the processor's for the last time, on the straight line between two measured sizes.""",
+    "layers": """One row a problem, two dots: how many times faster the GPU is than the processor with all
+threads that were measured, if arrays stay on the GPU, and if they come and go. Right of the line the GPU
+is faster. Rest the pointer on a dot for the number.""",
+    "where": """What a call takes when its arrays come from the processor: each measured alone.""",
+    "peers": """cuDNN is NVIDIA's own library, here as PyTorch calls it, with the fastest of its
+algorithms found by trial. Warm calls: arrays stay on the GPU, in the layout that is named. Compared is
+what rounds alike: TF32, which keeps 10 bits of every factor, with TF32, and float32 with fastconv's
+"fast" and "strict", which are accurate to float32 alike.""",
+    "numbers": """Best times. Warm: arrays stay on the GPU, calls queued one after the other. With
+transfers: from NumPy arrays to NumPy arrays. Then how the results compare: with the processor's, in units
+of the last place, and of both with float64.""",
+}
+
+DEVICE_GLOSSARY = {
+    "first call, cold": """The first call with a shape in a process that has computed others; and in a
+process that finds nothing compiled, so that kernels are written, compiled and loaded first. They are
+compiled once for a machine.""",
+    "ulp, most": """How many floating-point numbers lie between a result of the GPU and the processor's,
+at most. Where terms cancel to almost nothing this is large and means little.""",
+    "ulp of size": """The largest difference in units of the last place of a number of the results'
+typical (root mean square) size.""",
+    "fast, strict, tf32": """Precisions of fastconv on the GPU: accurate to float32 by three products on
+the tensor cores, a direct sum in float32, one product of factors rounded to 10 bits. The last is used
+only on request.""",
 }

@@ -15,7 +15,7 @@ from .layers import CONVOLUTIONS
 
 SCHEMA = """A report is a JSON object.
 
-schema           "fastconv-bench/1"
+schema           "fastconv-bench/2"; /1 had no "device", and is read as well
 created          ISO 8601, UTC
 machine          processor, cores (that the process may use), memory_bytes, system, python
 fastconv         version, isa (in force), isa_usable, compiler, openmp (the kernels use threads)
@@ -26,13 +26,13 @@ ceilings         list, for each dtype and number of threads: dtype, threads, isa
                  copy_gbytes
 implementations  name -> title, missing (why it could not run, or null), versions (package -> version),
                  openmp (file names of the OpenMP runtimes that its processes had loaded, those of the one
-                 with most)
+                 with most); of those on a device also arrays (the library whose arrays they compute on)
 results          list, one object for each problem, direction, threads, allocator and implementation:
     problem, label, group, family    the one-line name; its name in a list ("" if given by hand); the list;
-                                     "conv", "pool", "activation", "loss", "norm" or "linear"
+                                     "conv", "pool", "activation", "loss", "norm", "linear" or "network"
     dtype                            "float32" or "float64"
     direction                        "forward", "backward_input", "backward_weight" (with bias), "backward",
-                                     "loss"
+                                     "loss", or "step" of training a network
     threads, allocator               allocator: "warm" (freed memory is kept by the process) or "as_called"
     implementation                   a key of "implementations"; "fastconv" is what users get
     flops, bytes                     of the direct sum (0: bound by memory); read and written at least
@@ -49,6 +49,38 @@ results          list, one object for each problem, direction, threads, allocato
 sweeps           list, see sweep.py: axis, base, and results like the above with "value", the place on the
                  axis
 regret           object or null, see sweep.py: what "auto" loses to the best algorithm over random shapes
+device           what `--device cuda` measured, or null: an object
+    name, simulator                  of the GPU; whether numba's simulator plays it, whose times mean nothing
+    compute_capability, multiprocessors, memory_bytes    null in the simulator
+    to_device_gbytes, to_host_gbytes, pinned_to_device_gbytes, pinned_to_host_gbytes
+                                     copying 64 MiB from and to NumPy arrays, and page-locked memory
+    copy_gbytes                      copying on the device, read and written
+    call_seconds, answer_seconds     of relu on one element: queued one after the other; until it is done
+    results                          list, one object for each problem, direction and implementation: problem,
+                                     label, group, family, dtype, direction, implementation, flops, bytes,
+                                     algorithm, scratch_bytes, error_max, error_rms, refused, failed, wrong as
+                                     above, and
+        best, median, runs           warm: seconds per call when arrays are on the device and stay there, of
+                                     calls queued one after the other, until all are done
+        transfers_best, transfers_median
+                                     with transfers: all inputs from NumPy arrays, the call, all results back
+                                     to NumPy arrays (of a network images and labels in, logits or loss out)
+        in_bytes, in_seconds, out_bytes, out_seconds     these transfers alone, best
+        first                        seconds of the first call in this process, which may have what others
+                                     of its calls have loaded
+        cold                         seconds of the first call of a process that finds nothing compiled: with
+                                     compiling, loading and planning; of fastconv's
+        ulp_max                      fastconv's: how many floating-point numbers lie between its results and
+                                     the CPU's, at most; null if only one is not a number
+        ulp_size                     the largest difference from the CPU's results in units of the last place
+                                     of a number as large as their root mean square
+        cpu_error_max                as error_max, of the CPU
+    crossings                        list: axis, base (the one-line name, * for what grows), direction, cpu
+                                     and device (results as above, with "value", the place on the axis), and pays,
+                                     a list: threads (of the CPU), implementation, transfers (whether they
+                                     count), smallest and largest value measured, word ("from": slower at
+                                     some value, faster at all larger ones; "always"; "never"; "unknown"),
+                                     at (the value at which the times meet, interpolated, or null)
 summary          drawn from the results when the file is written, ignored when it is read. Ratios are a
                  peer's best time over fastconv's; mean: geometric mean; worst: the smallest, worst_label:
                  of which problem; count: of how many; peer: a key of "implementations", or "fastest" (the
@@ -59,7 +91,11 @@ summary          drawn from the results when the file is written, ignored when i
                                      null; the first two against PyTorch NCHW
     all                              list: section, direction, threads, allocator, peer, mean, worst,
                                      worst_label, count
+    device                           list: section, threads, warm, transfers: the CPU's best time over the
+                                     device's
 """
+
+SCHEMAS = ("fastconv-bench/1", "fastconv-bench/2")
 
 CHAMPIONS = ("torch", "torch_channels_last", "onnxruntime")  # their fastest is the hardest to beat
 RIVAL = "torch"  # with NCHW tensors: what a user of arrays like ours would call
@@ -81,7 +117,7 @@ def new_report():
 
     build = isa.active().build_info()
     return {
-        "schema": "fastconv-bench/1",
+        "schema": SCHEMAS[-1],
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": {
             "processor": processor(),
@@ -103,6 +139,7 @@ def new_report():
         "results": [],
         "sweeps": [],
         "regret": None,
+        "device": None,
     }
 
 
@@ -124,7 +161,10 @@ def _memory():
 
 def save(report, path):
     """Write a report as JSON, with its summary."""
-    content = {**report, "summary": {"headline": headline(report), "all": summary(report)}}
+    from . import gains  # which draws on this room
+
+    drawn = {"headline": headline(report), "all": summary(report), "device": gains.summary(report)}
+    content = {**report, "summary": drawn}
     with open(path, "w") as file:
         json.dump(content, file, indent=1)
         file.write("\n")
@@ -137,10 +177,10 @@ def load(path):
             report = json.load(file)
     except ValueError as error:
         raise ValueError(f"bench: {path} is not JSON: {error}") from None
-    if not isinstance(report, dict) or report.get("schema") != "fastconv-bench/1":
-        raise ValueError(f"bench: {path} is not a report of this version (schema fastconv-bench/1)")
+    if not isinstance(report, dict) or report.get("schema") not in SCHEMAS:
+        raise ValueError(f"bench: {path} is not a report of this version (schema {' or '.join(SCHEMAS)})")
     report.pop("summary", None)  # drawn from the results again
-    return report
+    return {**report, "schema": SCHEMAS[-1], "device": report.get("device")}
 
 
 def merge(reports):
@@ -171,7 +211,20 @@ def merge(reports):
         merged["results"] = _joined(merged["results"], part["results"], *keys)
         merged["sweeps"] = _joined(merged["sweeps"], part["sweeps"], "axis", "direction", "base")
         merged["regret"] = part["regret"] or merged["regret"]
+        merged["device"] = _joined_devices(merged["device"], part["device"])
     return merged
+
+
+def _joined_devices(first, second):
+    """What was measured on one device in two parts."""
+    if first is None or second is None:
+        return copy.deepcopy(first or second)
+    if first["name"] != second["name"]:
+        names = f"{first['name']} and {second['name']}"
+        raise ValueError(f"bench: reports of different devices make no page together: {names}")
+    results = _joined(first["results"], second["results"], "problem", "direction", "implementation")
+    crossings = _joined(first["crossings"], second["crossings"], "base", "direction")
+    return {**first, "results": results, "crossings": crossings}
 
 
 def _joined(first, second, *keys):
@@ -183,12 +236,29 @@ def _joined(first, second, *keys):
 
 
 def section(result):
-    """What kind of problem this is, for summaries: networks, odd sizes, small, other operations, or given."""
+    """What kind of problem this is, for summaries: networks (their convolutions), odd sizes, small, other
+    operations, whole networks, or given."""
+    if result["family"] == "network":
+        return "whole networks"
     if result["group"] in CONVOLUTIONS:
         return "networks"
     if result["group"] in ("odd", "small", "given"):
         return {"odd": "odd sizes", "small": "small sizes", "given": "given"}[result["group"]]
     return "other operations"
+
+
+def of_cpu(report):
+    """Names of the implementations that computed on the CPU (those on a device are told by `device`)."""
+    entries = report["implementations"].items()
+    return [name for name, entry in entries if entry["missing"] is None and "arrays" not in entry]
+
+
+def short(name):
+    """The head of a column."""
+    known = {"torch_channels_last": "torch last", "onnxruntime": "onnx", "fastconv_cuda": "GPU"}
+    known |= {"cudnn_tf32": "cuDNN tf32", "cudnn_last": "cuDNN last", "cudnn_last_tf32": "last tf32"}
+    plain = name.removeprefix("fastconv:").replace("fastconv_cuda:", "GPU ")
+    return known.get(name, plain)[:10]
 
 
 def cells(report):
@@ -227,11 +297,11 @@ def summary(report):
         for peer, ratio in ratios(cell).items():
             collected.setdefault((*key, peer), []).append((ratio, any_result["label"] or name))
     names = "section", "direction", "threads", "allocator", "peer"
-    return [{**dict(zip(names, key)), **_spread(pairs)} for key, pairs in collected.items()]
+    return [{**dict(zip(names, key)), **spread(pairs)} for key, pairs in collected.items()]
 
 
-def _spread(pairs):
-    """Geometric mean, worst case and number of (ratio, label) pairs."""
+def spread(pairs):
+    """{mean, worst, worst_label, count} of (ratio, label) pairs; mean: the geometric mean."""
     worst, label = min(pairs)
     mean = math.exp(sum(math.log(ratio) for ratio, _ in pairs) / len(pairs))
     return {"mean": mean, "worst": worst, "worst_label": label, "count": len(pairs)}
@@ -263,7 +333,7 @@ def headline(report):
         for (this, _, _, threads), pairs in collected.items():
             if this == title and pairs:
                 columns = {
-                    c: _spread(pairs[c]) if c in pairs else None for c in ("warm", "as_called", "fastest")
+                    c: spread(pairs[c]) if c in pairs else None for c in ("warm", "as_called", "fastest")
                 }
                 rows.append(
                     {"title": title, "section": kind, "direction": which, "threads": threads, **columns}
@@ -316,12 +386,14 @@ def compare(old, new, tolerance=0.1):
 
     problem, label, direction, threads, allocator, implementation, before, after (best seconds), change
     (after / before), verdict: "slower" beyond the tolerance, "faster", "same". Only fastconv's own results
-    are compared.
+    are compared; those of a device have 0 threads and the allocator "device", and their warm times count.
     """
 
     def index(report):
         keys = "problem", "direction", "threads", "allocator", "implementation"
-        own = (r for r in report["results"] if r["implementation"].startswith("fastconv") and "best" in r)
+        there = (report["device"] or {}).get("results", ())
+        every = [*report["results"], *({**r, "threads": 0, "allocator": "device"} for r in there)]
+        own = (r for r in every if r["implementation"].startswith("fastconv") and "best" in r)
         return {tuple(r[key] for key in keys): r for r in own}
 
     before, rows = index(old), []

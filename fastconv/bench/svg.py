@@ -24,9 +24,9 @@ def ticks(low, high):
 
 
 def number(value):
-    """A tick's text: 0.5, 2, 100, 2k, 10M."""
+    """A tick's text: 0.5, 2, 100, 2k, 10M, 1024."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
+        if value >= size and len(f"{value / size:g}") < 4:
             return f"{value / size:g}{letter}"
     return f"{value:g}"
 
@@ -95,14 +95,20 @@ class Plot:
         x, y = points[-1]
         self._text(self.x(x) - 4, self.y(y) + (16 if dashed else -7), label, "end", "limit")
 
+    def mark(self, x, label):
+        """A dashed vertical line at x, named at its top."""
+        at, bottom = self.x(x), self.height - self.BOTTOM
+        self._line(at, self.TOP, at, bottom, "var(--ink)", ' stroke-dasharray="3 3"')
+        self._text(at + 4, self.TOP + 10, label, "start", "limit")
+
     def svg(self):
         return _svg(self.width, self.height, self.title, self.parts)
 
 
-def dots(rows, x_label, title, width=700):
+def dots(rows, x_label, title, width=700, sides=("peer is faster", "fastconv is faster")):
     """Rows of dots over one logarithmic axis with a line at 1.
 
-    rows: (label, {series number: (value, tip)}) from top to bottom.
+    rows: (label, {series number: (value, tip)}) from top to bottom; sides: what left and right of 1 mean.
     """
     values = [value for _, marks in rows for value, _ in marks.values()]
     low, high = min([*values, 0.8]) / 1.1, max([*values, 1.25]) * 1.1
@@ -125,10 +131,8 @@ def dots(rows, x_label, title, width=700):
         f'<text class="axis" x="{(left + width - right) / 2:.1f}" y="{height - 6}" text-anchor="middle">'
         f"{escape(x_label)}</text>"
     )
-    parts.append(
-        f'<text class="tick" x="{x(1) - 6:.1f}" y="{top - 10}" text-anchor="end">peer is faster</text>'
-    )
-    parts.append(f'<text class="tick" x="{x(1) + 6:.1f}" y="{top - 10}">fastconv is faster</text>')
+    parts.append(f'<text class="tick" x="{x(1) - 6:.1f}" y="{top - 10}" text-anchor="end">{sides[0]}</text>')
+    parts.append(f'<text class="tick" x="{x(1) + 6:.1f}" y="{top - 10}">{sides[1]}</text>')
     for index, (label, marks) in enumerate(rows):
         y = top + step * index + step / 2
         parts.append(
@@ -144,6 +148,31 @@ def dots(rows, x_label, title, width=700):
                 f"<title>{escape(tip)}</title></circle>"
             )
     return _svg(width, height, title, parts)
+
+
+def shares(rows, x_label, title, width=700):
+    """Rows of bars of one length, divided into parts, with the sum at the right.
+
+    rows: (label, [(value, tip) of series 0, 1, ...]) from top to bottom.
+    """
+    left, right, top, step = 10 + 7 * max(len(label) for label, _ in rows), 78, 8, 19
+    bottom, parts = top + step * len(rows), []
+    for index, (label, values) in enumerate(rows):
+        y, x, total = top + step * index, left, sum(value for value, _ in values)
+        parts.append(
+            f'<text class="tick" x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(label)}</text>'
+        )
+        for series, (value, tip) in enumerate(values):
+            wide = (width - left - right) * value / total
+            place = f'x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{step - 5}" fill="{colour(series)}"'
+            parts.append(f"<rect {place}><title>{escape(tip)}</title></rect>")
+            x += wide
+        parts.append(f'<text class="tick" x="{x + 6:.1f}" y="{y + 12}">{total:.4g} ms</text>')
+    parts.append(
+        f'<text class="axis" x="{(left + width - right) / 2:.1f}" y="{bottom + 18}" text-anchor="middle">'
+        f"{escape(x_label)}</text>"
+    )
+    return _svg(width, bottom + 26, title, parts)
 
 
 def _share(value, ends):

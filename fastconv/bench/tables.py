@@ -1,36 +1,30 @@
 """A report as text: tables for the terminal, and the headline as a Markdown table for a document."""
 
-from .report import cells, headline, rates, ratios, slowest, summary
+from . import device_tables
+from .report import cells, headline, of_cpu, rates, ratios, short, slowest, summary
 
 
 def table(report):
     """The report as text: a table for each allocator, number of threads and direction; then the summary."""
     lines = [*_heading(report), ""]
-    peers = [name for name in report["implementations"] if name != "fastconv"]
-    peers = [name for name in peers if report["implementations"][name]["missing"] is None]
+    peers = [name for name in of_cpu(report) if name != "fastconv"]
     tables = {}
     for (_, direction, threads, allocator), cell in cells(report).items():
         tables.setdefault((allocator, threads, direction), []).append(cell)
     width = max([len(_label(cell)) for group in tables.values() for cell in group], default=0)
     for (allocator, threads, direction), group in tables.items():
         lines.append(f"{direction}, {threads} thread{'s' * (threads > 1)}, {allocator}")
-        heads = "".join(f"{_short(name):>11}" for name in peers)
+        heads = "".join(f"{short(name):>11}" for name in peers)
         own = "  best ms   median  GFLOP/s % peak   GB/s    error"
         lines.append(f"{'':<{width}} {own}{heads}  algorithm")
         lines += [_row(report, cell, peers, width) for cell in group] + [""]
     lines += _sweep_lines(report) + _summary_lines(report) + _headline_lines(report) + _slowest_lines(report)
-    return "\n".join(lines + _absent(report))
+    return "\n".join([*lines, *device_tables.lines(report), *_absent(report)])
 
 
 def _label(cell):
     result = next(iter(cell.values()))
     return result["label"] or result["problem"]
-
-
-def _short(name):
-    return {"torch_channels_last": "torch last", "onnxruntime": "onnx"}.get(
-        name, name.removeprefix("fastconv:")
-    )[:10]
 
 
 def _row(report, cell, peers, width):
@@ -81,7 +75,7 @@ def _sweep_lines(report):
             places.setdefault(r["value"], {})[r["implementation"]] = r
         names = list(dict.fromkeys(r["implementation"] for r in sweep["results"]))
         lines.append(f"{sweep['direction']} of {sweep['base']}: best milliseconds against {sweep['axis']}")
-        lines.append(f"{'':>8}{''.join(f'{_short(name):>11}' for name in names)}")
+        lines.append(f"{'':>8}{''.join(f'{short(name):>11}' for name in names)}")
         for value, by_name in places.items():
             times = (by_name.get(name, {}).get("best") for name in names)
             shown = "".join(f"{1e3 * best:11.4g}" if best else f"{'-':>11}" for best in times)
@@ -98,7 +92,7 @@ def _summary_lines(report):
         rows.setdefault(where, {})[r["peer"]] = r
     peers = list(dict.fromkeys(peer for row in rows.values() for peer in row))
     if peers:
-        heads = "".join(f"{_short(peer):>15}" for peer in peers)
+        heads = "".join(f"{short(peer):>15}" for peer in peers)
         lines.append(f"{'All ratios: geometric mean / worst':<46}{heads}")
     for where, row in rows.items():
         shown = (f"{row[p]['mean']:.2f} / {row[p]['worst']:.2f}" if p in row else "-" for p in peers)
@@ -136,7 +130,7 @@ def _slowest_lines(report):
         share = f", {100 * r['peak_share']:.0f} % of peak" if r["peak_share"] else f", {r['gbytes']:.1f} GB/s"
         times = f"{1e3 * r['theirs']:.4g} ms / {1e3 * r['ours']:.4g} ms"
         lines.append(
-            f"  {r['ratio']:5.2f}x  {where:<50} {_short(r['peer'])} {times}{share}  {r['algorithm']}".rstrip()
+            f"  {r['ratio']:5.2f}x  {where:<50} {short(r['peer'])} {times}{share}  {r['algorithm']}".rstrip()
         )
     return [*lines, ""]
 
@@ -166,7 +160,7 @@ def markdown(report):
         lines.append(f"| {title} | {' | '.join(columns)} |")
     versions = {}
     for name, entry in report["implementations"].items():
-        if entry["missing"] is None and name.partition(":")[0] != "fastconv":
+        if name in of_cpu(report) and name.partition(":")[0] != "fastconv":
             versions |= entry["versions"]
     told = ", ".join(f"{package} {version}" for package, version in versions.items())
     several = " threads, in this order" if len(counts) > 1 else " thread" + "s" * (counts != [1])
@@ -186,7 +180,8 @@ def _absent(report):
         if len(entry["openmp"]) > 1:
             runtimes = ", ".join(entry["openmp"])
             lines.append(f"{name}: several OpenMP runtimes in one process, its times may suffer: {runtimes}")
-    broken = [r for r in report["results"] if "failed" in r or "wrong" in r]
+    every = [*report["results"], *(report["device"] or {}).get("results", ())]
+    broken = [r for r in every if "failed" in r or "wrong" in r]
     for r in broken:
         word = "failed" if "failed" in r else "wrong"
         lines.append(
@@ -200,9 +195,8 @@ def comparison_table(rows):
     lines = []
     for row in rows:
         if row["verdict"] != "same":
-            where = (
-                f"{row['label'] or row['problem']} {row['direction']}, {row['threads']}T, {row['allocator']}"
-            )
+            place = f"{row['threads']}T, {row['allocator']}" if row["threads"] else "on the GPU"
+            where = f"{row['label'] or row['problem']} {row['direction']}, {place}"
             lines.append(
                 f"{row['verdict']}: {where:<56}{row['implementation']:<24}"
                 f"{1e3 * row['before']:10.4g} -> {1e3 * row['after']:.4g} ms ({row['change']:.2f}x)"

@@ -60,13 +60,15 @@ def run(
         names = stage.present(implementations)
         for dtype, count in dict.fromkeys((p.dtype, n) for p in problems for n in threads):
             report["ceilings"].append(_ceilings(dtype, count, isa))
-        clock = _Clock(allocators, problems, directions, threads)
+        taken = [d for p in problems for d in p.directions if not directions or d in directions]
+        clock = Clock(len(taken) * len(allocators) * len(threads))
         for allocator in allocators:
             for problem in problems:
                 for direction in problem.directions:
                     if directions and direction not in directions:
                         continue
-                    file = _expected_file(problem, direction, folder) if allocator == allocators[0] else None
+                    first = allocator == allocators[0]
+                    file = expected_file(expected(problem, direction), folder) if first else None
                     for count in threads:
                         cell = stage.measure(problem, direction, count, allocator, names, seconds, file)
                         report["results"] += cell
@@ -82,9 +84,10 @@ def _ceilings(dtype, threads, isa):
         return ceilings(dtype, threads)
 
 
-def _expected_file(problem, direction, folder):
+def expected_file(results, folder):
+    """The name of a file with the right results of the cell that is measured."""
     file = Path(folder) / "expected.npz"
-    np.savez(file, *expected(problem, direction))
+    np.savez(file, *results)
     return str(file)
 
 
@@ -98,12 +101,11 @@ def _line(cell):
     return f"{name}, {first['threads']} thread{'s' * (first['threads'] > 1)}, {first['allocator']}: {times}"
 
 
-class _Clock:
-    """How far a run is: ``[12/540, 14 min left]``, as the cells so far predict."""
+class Clock:
+    """How far a run of `total` cells is: ``[12/540, 14 min left]``, as the cells so far predict."""
 
-    def __init__(self, allocators, problems, directions, threads):
-        taken = (d for p in problems for d in p.directions if not directions or d in directions)
-        self.total, self.done = len(list(taken)) * len(allocators) * len(threads), 0
+    def __init__(self, total):
+        self.total, self.done = total, 0
         self.start = time.perf_counter()
 
     def tick(self):

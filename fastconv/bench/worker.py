@@ -57,15 +57,16 @@ class Died(Exception):
 class Worker:
     """One implementation with one number of threads and one allocator, in its own process.
 
-    isa: cap of the instruction set, fastconv's and everybody's (`CAPS`), or None.
+    isa: cap of the instruction set, fastconv's and everybody's (`CAPS`), or None; more: of its environment.
     """
 
-    def __init__(self, implementation, threads, allocator, isa=None, cwd=None):
+    def __init__(self, implementation, threads, allocator, isa=None, cwd=None, more=None):
         self.implementation, self.threads, self.allocator = implementation, threads, allocator
         environment = {**os.environ, **ALLOCATORS[allocator], **{name: str(threads) for name in THREADS}}
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
         if isa:
             environment |= CAPS[isa]
+        environment |= more or {}
         self.process = subprocess.Popen(
             [sys.executable, "-m", __name__, implementation, str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=cwd,
@@ -134,7 +135,7 @@ def serve(name, threads):
     try:
         implementation = peers.get(name)
         implementation.setup(threads)
-        answer({"versions": implementation.versions()})
+        answer({"versions": implementation.versions(), "arrays": getattr(implementation, "arrays", "")})
     except Exception as error:
         answer({"error": f"{type(error).__name__}: {error}"})
         return
@@ -142,7 +143,7 @@ def serve(name, threads):
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer({"prepare": _prepare, "time": _time}[request.pop("do")](implementation, state, **request))
+            answer(_REQUESTS[request.pop("do")](implementation, state, **request))
         except peers.Refused as refusal:
             answer({"refused": str(refusal)})
         except Exception as error:
@@ -182,8 +183,12 @@ def _prepare(implementation, state, problem, direction, expected):
     return {**answer, "estimate": estimate, "openmp": openmp_runtimes()}
 
 
-def judge(found, wanted, problem, direction):
-    """{"error_max", "error_rms"} relative to the results' root mean square, and "wrong" with a reason."""
+def judge(found, wanted, problem, direction, rounding=0.0):
+    """{"error_max", "error_rms"} relative to the results' root mean square, and "wrong" with a reason.
+
+    rounding: relative error of the factors before they are multiplied (TF32), 0 where there is none. Like
+    the terms' signs it is random, so that sums do not add it up.
+    """
     if len(found) != len(wanted):
         return {"wrong": f"{len(found)} results, need {len(wanted)}"}
     worst = worst_rms = excess = 0.0
@@ -195,7 +200,10 @@ def judge(found, wanted, problem, direction):
         size = math.sqrt(np.mean(theirs**2)) or 1.0
         length = problem.length(direction)
         # Terms of random signs: their absolute values sum to about sqrt(length) times the size of the result.
-        limit = GATE * bound(math.sqrt(length) * max(size, np.abs(theirs).max()), length, problem.dtype)
+        scale = max(size, np.abs(theirs).max())
+        limit = GATE * (
+            bound(math.sqrt(length) * scale, length, problem.dtype) + problem.depth * rounding * scale
+        )
         largest = float(error.max()) if not np.isnan(error).any() else math.inf
         worst, excess = max(worst, largest / size), max(excess, largest / limit)
         worst_rms = max(worst_rms, math.sqrt(np.mean(error**2)) / size)
@@ -203,6 +211,7 @@ def judge(found, wanted, problem, direction):
     if excess > 1:
         verdict["wrong"] = (
             f"off by {worst:.1g} of the results' size, {GATE * excess:.0f} times a direct sum's bound"
+            + " with factors rounded to TF32" * (rounding > 0)
         )
     return verdict
 
@@ -230,6 +239,24 @@ def _time(implementation, state, inner, repeats, warmup):
     finally:
         gc.enable()
     return {"seconds": samples}
+
+
+def _on_device(function):
+    """A request that a function of `on_device` answers."""
+
+    def answer(implementation, state, **request):
+        room = importlib.import_module("fastconv.bench.on_device")
+        return getattr(room, function)(implementation, **request)
+
+    return answer
+
+
+_REQUESTS = {
+    "prepare": _prepare,
+    "time": _time,
+    "measure": _on_device("measure"),
+    "describe": _on_device("describe"),
+}
 
 
 def _reset_peak():

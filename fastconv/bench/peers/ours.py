@@ -5,6 +5,7 @@ import importlib
 import fastconv
 
 from ..._errors import UnsupportedError
+from .. import networks
 from ..problems import RESPONSE_NORM, hidden
 from .base import Implementation, Refused
 
@@ -105,6 +106,9 @@ class Fastconv(Implementation):
         mean, var = 0 * weight, 0 * weight + 1
         return lambda: fc.batch_norm(x, weight, bias, mean, var, training=True)
 
+    def network(self, problem, direction, x, target):
+        return networks.call(problem, direction, x, target)
+
 
 class Reference(Fastconv):
     """The naive definition: what small problems cost without compiled kernels."""
@@ -121,6 +125,9 @@ class Reference(Fastconv):
         if problem.traffic(direction) > 4e6:
             raise Refused("would take long (more than 4 MB)")
         return super().prepare(problem, direction, arrays)
+
+    def network(self, problem, direction, x, target):
+        return None
 
     def facts(self, problem, direction):
         return {}

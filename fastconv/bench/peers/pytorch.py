@@ -4,13 +4,16 @@ Gradients of one input are asked of the operators that autograd itself calls, so
 is timed; losses run through autograd, which is how their gradient is had.
 """
 
+from .. import networks
 from ..problems import RESPONSE_NORM
+from . import torch_networks
 from .base import Implementation, Refused, symmetric
 
 
 class Torch(Implementation):
     name, title = "torch", "PyTorch NCHW"
     packages = ("torch",)
+    last = False  # tensors in channels_last
 
     def setup(self, threads):
         import torch
@@ -142,11 +145,15 @@ class Torch(Implementation):
             dy, x, weight, mean, var, saved, inverse, True, 1e-5, [True, True, True]
         )
 
+    def network(self, problem, direction, x, target):
+        return torch_networks.call(self.torch, problem, direction, x, target, networks.RATE, self.last)
+
 
 class TorchChannelsLast(Torch):
     """The same with tensors in NHWC memory, which it prefers; they come that way, at no cost."""
 
     name, title = "torch_channels_last", "PyTorch channels_last"
+    last = True
 
     def tensor(self, array):
         tensor = super().tensor(array)
@@ -156,6 +163,11 @@ class TorchChannelsLast(Torch):
         return tensor.contiguous(memory_format=formats[tensor.ndim])
 
     def prepare(self, problem, direction, arrays):
-        if problem.family not in ("conv", "pool", "norm") or arrays["x"].ndim not in (4, 5):
-            raise Refused("images and volumes only")
+        images_only(problem, arrays)
         return super().prepare(problem, direction, arrays)
+
+
+def images_only(problem, arrays):
+    """Refuses what has no channels to be last."""
+    if problem.family not in ("conv", "pool", "norm", "network") or arrays["x"].ndim not in (4, 5):
+        raise Refused("images and volumes only")
