@@ -34,6 +34,7 @@ CONVOLUTIONS = (
     "conv2d:n2c4h7w6k6r3s2_st2x1p1x0d1g2_f32_bias_relu",
     "conv2d:n1c3h5w6k2r3s3_st1p1-0x2d1g1_f32",
     "conv2d:c3h6w6k4r2s2_st3p0d2g1_f64_bias_tanh",
+    "conv2d:n2c3h6w5k3r3s3_st1p1d1g3_f32",
     "conv2d:n2c3h6w5k4r3s3_st1p2d1g1_f32_reflect",
     "conv2d:n1c2h6w5k4r3s3_st2p3x2d1g1_f32_circular",
     "conv2d:n1c2h4w5k2r3s3_st1p3d1g2_f64_replicate_leaky_relu",
