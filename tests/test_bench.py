@@ -38,6 +38,7 @@ CONVOLUTIONS = (
     "conv2d:n2c3h6w5k4r3s3_st1p2d1g1_f32_reflect",
     "conv2d:n1c2h6w5k4r3s3_st2p3x2d1g1_f32_circular",
     "conv2d:n1c2h4w5k2r3s3_st1p3d1g2_f64_replicate_leaky_relu",
+    "conv2d:n2c3h9w6k6r3s3_st2p1d1g3_f32_bias",
     "conv1d:n2c3w17k4s3_st1p4-0d2g1_f32_sigmoid",
     "conv3d:n1c2d4h5w4k3t2r3s1_st1p1x1x0d1g1_f32_bias",
     "conv_transpose2d:n2c4h3w4k6r4s4_st2p1d1g2_f32_bias",

@@ -136,16 +136,17 @@ def _row_overhang(positions, reach, problem):
     return min(_overhang(positions, problem), 1.15 * (1 + reach / positions))
 
 
-def _direct_suits_rows(rows, overhang, products, problem):
-    turned = _overhang(rows, problem) * (1 + TURNING / products)  # lanes may also be filters
-    if min(overhang, turned) >= PACKED_COST * (1 + PACKING / rows):
+def _direct_suits_rows(rows, overhang, products, problem, strewn=False):
+    if not strewn:  # lanes may also be filters
+        overhang = min(overhang, _overhang(rows, problem) * (1 + TURNING / products))
+    if overhang >= PACKED_COST * (1 + PACKING / rows):
         return "wastes more lanes at the ends of rows than packing patches costs"
-    return _direct_suits_taps(rows, problem)
+    return _direct_suits_taps(products, problem)
 
 
-def _direct_suits_taps(rows, problem):
-    if problem.taps == 1 and rows > DIRECT_ROWS:
-        return f"pays up to {DIRECT_ROWS} rows of weights a group where patches are single pixels"
+def _direct_suits_taps(products, problem):
+    if problem.taps == 1 and products > SINGLE_PIXELS:
+        return f"pays for sums of at most {SINGLE_PIXELS} products where patches are single pixels: packing copies each once"
     return None
 
 
@@ -156,10 +157,13 @@ def _direct_suits(problem, precision):
 
 
 def _direct_suits_input(problem, precision):
-    turned = problem.K // problem.groups * problem.taps if max(problem.stride) == 1 else 1  # outputs of a stride lie apart
-    stride = problem.stride[2]
-    overhang = _row_overhang(-(-problem.size[2] // stride), (problem.kernel[2] - 1) * problem.dilation[2] // stride, problem)
-    return _direct_suits_rows(problem.C // problem.groups, overhang, turned, problem)
+    rows, products, stride = problem.C // problem.groups, problem.K // problem.groups * problem.taps, problem.stride[2]
+    if max(problem.stride) == 1:
+        return _direct_suits_rows(rows, _row_overhang(problem.size[2], (problem.kernel[2] - 1) * problem.dilation[2], problem), products, problem)
+    # Outputs of a stride lie apart: filters are no lanes and vectors end with rows, but packed patches are few to a phase and their results are strewn.
+    if products <= FEW_PRODUCTS * math.prod(problem.stride):
+        return _direct_suits_taps(products, problem)
+    return _direct_suits_rows(rows, _overhang(-(-problem.size[2] // stride), problem), products, problem, strewn=True)
 
 
 def _direct_suits_weight(problem, precision):
@@ -172,7 +176,9 @@ def _direct_suits_weight(problem, precision):
     packed = rows * -(-columns // lanes) * lanes + PACKING * (rows + columns)
     if (INNER_COST + INNER_ROW / out) * rows * columns * overhang >= packed:
         return "costs more multiplications than packing patches costs"
-    return _direct_suits_taps(rows, problem)
+    if columns > FEW_SUMS and math.prod(problem.out) < LONG_SUM:
+        return f"pays for more than {FEW_SUMS} sums a filter from {LONG_SUM} outputs on"
+    return _direct_suits_taps(columns, problem)
 
 
 # Per output vector, in multiplications of vectors. Chosen on depthwise and grouped layers of 7 to 112 pixels, on 2 to 10 channels or 2 to 32 filters, and on layers
@@ -181,7 +187,9 @@ PACKING = 6  # packing (and, for the weights, transposing) one row of patches
 TURNING = 12  # turning round an output whose filters are lanes
 PACKED_COST = 1.05  # of a multiplication on packed patches: they pass through one cache more
 INNER_COST, INNER_ROW = 0.95, 2  # of a multiplication summed over pixels, and for beginning a row of them
-DIRECT_ROWS = 32  # more repay packing where it copies every value once
+FEW_PRODUCTS = 64  # of a strided gradient's sum in a phase, up to which staging and storing cost more than multiplying
+SINGLE_PIXELS = 8  # products, the longest sum of 1x1 taps that does not repay packing
+FEW_SUMS, LONG_SUM = 512, 128  # a short sum over pixels costs more in adding up its lanes than in multiplying
 DIRECT_PRODUCTS = 2048  # strips of all channels of a group are staged together, and longer sums need blocks
 
 
@@ -210,6 +218,13 @@ def _depthwise_suits(problem, precision):
     return None
 
 
+def _depthwise_suits_weight(problem, precision):
+    most = DEPTHWISE_FILTERS if problem.taps == 1 else DEPTHWISE_GRADIENTS
+    if problem.K // problem.groups > most:
+        return f"pays up to {most} filters a group"
+    return _depthwise_suits(problem, precision)
+
+
 def _depthwise_suits_correlation(problem, precision):
     if problem.K // problem.groups > DEPTHWISE_FILTERS:
         return f"pays up to {DEPTHWISE_FILTERS} filters a group: more share what they load"
@@ -223,6 +238,7 @@ def _depthwise_suits_correlation(problem, precision):
 # 16 filters on one channel.
 LONE_ROW = 256
 DEPTHWISE_FILTERS = 3
+DEPTHWISE_GRADIENTS = 64
 ROLLED_TAPS = 7
 SMALL_PLANE = 1024  # with what taps reach around it: small enough for planes as lanes
 
@@ -364,12 +380,13 @@ def _winograd_suits(direction):
         channels, filters, tiles = problem.C // problem.groups * phases, problem.K // problem.groups, _winograd_tiles(problem, direction)
         if direction == "backward_weight" and tiles < WINOGRAD_WEIGHT_TILES:
             return f"pays for the gradient of the weights from {WINOGRAD_WEIGHT_TILES} tiles a map on"
-        costs = WINOGRAD_TURNING if direction == "backward_weight" else WINOGRAD_TRANSFORM
-        to_points, from_points = costs[_phase_taps(problem)[1]]
+        to_points, from_points = WINOGRAD_COST[direction][_phase_taps(problem)[1]]
         if direction == "backward_input":
             channels, filters = filters, channels  # channels of dy are the input, (channel, phase) of dx the output
         saving = math.prod(problem.out) * problem.taps / (36 * tiles * phases)
         saving /= 1 + to_points / filters + from_points / channels
+        if channels // (1 if direction == "backward_input" else phases) * problem.taps > DIRECT_PRODUCTS:  # against packed patches, which few filters do not repay
+            saving *= 1 + PACKING / filters
         # A strided gradient is cheap to beat: the direct form works phase by phase, on few taps each.
         if saving < WINOGRAD_SAVING["strided_input" if direction == "backward_input" and phases > 1 else direction]:
             return "saves too few multiplications for what its transforms cost"
@@ -380,10 +397,13 @@ def _winograd_suits(direction):
 
 # A model of the time in multiplications: 36 * tiles * channels * filters of them, and for every transformed value of the input and of the output as many as stand
 # here, by taps of a phase. Fitted to 3x3, 5x5 and 7x7 layers, some with strides, of 3 to 256 channels on maps of 7 to 160 pixels, none of them in the benchmark's list.
-WINOGRAD_TRANSFORM = {2: (60, 60), 3: (20, 19), 4: (16, 14), 5: (11, 11)}
-WINOGRAD_TURNING = {2: (100, 100), 3: (27, 27), 4: (22, 22), 5: (20, 20)}  # gradient of the weights: both operands are also turned
+WINOGRAD_COST = {
+    "forward": {2: (100, 100), 3: (20, 19), 4: (18, 16), 5: (11, 11)},
+    "backward_input": {2: (40, 40), 3: (20, 19), 4: (18, 16), 5: (11, 11)},
+    "backward_weight": {2: (100, 100), 3: (27, 27), 4: (22, 22), 5: (20, 20)},  # both operands are also turned
+}
 # Least ratio of direct multiplications to these: others run the closer to the peak the easier they are.
-WINOGRAD_SAVING = {"forward": 1.15, "backward_input": 1.15, "strided_input": 0.85, "backward_weight": 0.88}
+WINOGRAD_SAVING = {"forward": 1.0, "backward_input": 1.0, "strided_input": 0.85, "backward_weight": 0.88}
 WINOGRAD_WEIGHT_TILES = 4  # fewer do not pay for transforming 36 sums for every pair of channel and filter
 
 
@@ -432,7 +452,7 @@ TABLES["conv_backward_input"] = _table(
 TABLES["conv_backward_weight"] = _table(
     "backward_weight",
     (_winograd_accepts, _winograd_backward_weight),
-    (_depthwise_accepts, _depthwise_suits, _depthwise_backward_weight),
+    (_depthwise_accepts, _depthwise_suits_weight, _depthwise_backward_weight),
     (_direct_accepts, _direct_suits_weight, _direct_backward_weight),
     _implicit_backward_weight,
     _im2col_backward_weight,
