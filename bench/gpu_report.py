@@ -55,6 +55,7 @@ def stages():
     yield "memory-check", [], 60
     yield "operations", [], 120
     yield "accuracy", [], 90
+    yield "halves", [], 60
     for kind in KINDS:
         yield "speed", [kind], 100
     yield "memory", [], 40
@@ -489,6 +490,61 @@ def stage_accuracy():
             row("FAILED" if bad else "error/bound", title, sign, *(f"{k} {v:.3f}" for k, v in worst.items()))
 
 
+def stage_halves():
+    """float16 and bfloat16 through the public functions at real sizes, against float64: error / bound."""
+    import numpy as np
+
+    import fastconv as fc
+    from fastconv.testing import bounds
+
+    torch = peer()
+    if torch is None:
+        return row("not run", "torch is not installed")
+    host = lambda a: a.double().cpu().numpy()  # noqa: E731
+    for title in ("resnet conv1", "resnet 56 3x3 64", "resnet 56 s2 128", "resnet 14 1x1 1024"):
+        _, C, size, K, kernel, stride, padding = SHAPES[title]
+        options, taps = (stride, padding), kernel * kernel
+        for dtype in ("float16", "bfloat16"):
+            torch.manual_seed(0)
+            make = lambda *s: torch.randn(*s, device="cuda", dtype=getattr(torch, dtype))  # noqa: B023, E731
+            x, w = make(2, C, size, size), make(K, C, kernel, kernel)
+            dy = torch.randn_like(fc.cuda.conv2d(x, w, None, *options))
+            found = fc.cuda.conv2d(x, w, None, *options), *fc.cuda.conv2d_backward(dy, x, w, *options)
+            assert all(a.dtype == x.dtype for a in found)
+            wide = [a.double() for a in (dy, x, w)]
+            lengths = C * taps, K * taps, dy[:, 0].numel(), dy[:, 0].numel()
+            exact, size_of = (
+                (torch.nn.functional.conv2d(b, c, None, *options),
+                 *torch.ops.aten.convolution_backward(
+                     a, b, c, [K], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [True] * 3
+                 ))
+                for a, b, c in (wide, [a.abs() for a in wide])
+            )  # fmt: skip
+            worst = {}
+            for name, a, b, m, length in zip(("y", "dx", "dweight", "dbias"), found, exact, size_of, lengths):
+                ratio = np.abs(host(a) - host(b)) / bounds.bound(host(m), length, dtype)
+                worst[name] = float(ratio.max())
+            bad = not all(ratio <= 1 for ratio in worst.values())
+            ran = fc.cuda.plan("conv2d", x, w, None, *options).algorithm
+            cells = (f"{name} {ratio:.3f}" for name, ratio in worst.items())
+            row("FAILED" if bad else "error/bound", title, dtype, ran, *cells)
+
+
+def public(torch, kind, direction, problem, last):
+    """A function that computes a 16-bit convolution through the public functions, in torch's tensors."""
+    import fastconv as fc
+
+    dtype = {"bf16": torch.bfloat16, "f16": torch.float16}[kind]
+    shape = torch.channels_last if last else torch.contiguous_format
+    make = lambda *s: torch.randn(*s, device="cuda", dtype=dtype).to(memory_format=shape)  # noqa: E731
+    x, w, dy = make(*problem.x_shape), make(*problem.weight_shape).contiguous(), make(*problem.y_shape)
+    options = problem.stride[1:], problem.pad_low[1:]
+    if direction == "conv":
+        return lambda: fc.cuda.conv2d(x, w, None, *options)
+    mask = [direction == "conv_backward_input", direction == "conv_backward_weight", False]
+    return lambda: fc.cuda.conv2d_backward(dy, x, w, *options, output_mask=mask)
+
+
 def peer():
     try:
         import torch
@@ -542,6 +598,9 @@ def stage_speed(kind):
                 alone = bench.seconds(bench.ready(program._replace(steps=tuple(products)), **buffers))
                 cells = [f"{ours * 1e6:8.1f} us", f"products {alone * 1e6:8.1f} us"]
                 cells += [f"{problem.flops / ours / 1e12:6.1f} TFLOP/s"]
+                if torch is not None and width == 2:
+                    called = bench.seconds(public(torch, kind, direction, problem, last))
+                    cells += [f"public {called * 1e6:8.1f} us"]
                 if torch is not None:
                     theirs = bench.seconds(cudnn(torch, kind, direction, problem, last))
                     ratios.setdefault((short, layout), []).append(theirs / ours)
@@ -653,8 +712,8 @@ def stage_launch():
 
 STAGES = {
     "device": stage_device, "build": stage_build, "check": stage_check, "memory-check": stage_memory_check,
-    "operations": stage_operations, "accuracy": stage_accuracy, "speed": stage_speed, "memory": stage_memory,
-    "launch": stage_launch,
+    "operations": stage_operations, "accuracy": stage_accuracy, "halves": stage_halves,
+    "speed": stage_speed, "memory": stage_memory, "launch": stage_launch,
 }  # fmt: skip
 
 if __name__ == "__main__":

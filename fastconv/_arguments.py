@@ -5,6 +5,7 @@ its one canonical form (plain ndarray, int, float, bool, str) or raises TypeErro
 ValueError (wrong value). What arguments mean together is `_problem`'s business and each operation's.
 """
 
+import functools
 import math
 import operator
 import reprlib
@@ -26,6 +27,50 @@ def show(value):
         return f"a {type(value).__name__}"
 
 
+# -- dtypes --------------------------------------------------------------------------------------------------
+
+
+class _BFloat16:
+    """bfloat16, for which NumPy has no dtype: what problems and arrays on a device are told of one."""
+
+    __slots__ = ()
+    name = char = "bfloat16"
+    kind, itemsize = "f", 2
+
+    def __repr__(self):
+        return self.name
+
+    def __reduce__(self):
+        return "BFLOAT16"  # copies are the one there is
+
+
+BFLOAT16 = _BFloat16()
+FLOATS = ("f", "d")  # NumPy's codes of what every backend computes in
+HALVES = ("e", BFLOAT16.char)  # what arrays on a device may be of besides
+
+
+def native_dtype(char):
+    """The dtype of a code: NumPy's, in the native byte order, or BFLOAT16."""
+    return BFLOAT16 if char == BFLOAT16.char else np.dtype(char)
+
+
+def is_half(dtype):
+    """Whether a canonical dtype is one of the two of 16 bits, which only a device has."""
+    return dtype is BFLOAT16 or dtype.char == "e"
+
+
+def accepted_floats(device):
+    """The accepted dtypes as messages name them."""
+    return "float16, bfloat16, float32 or float64" if device else "float32 or float64"
+
+
+def _named_bfloat16(dtype):
+    """By the name that torch, JAX and ml_dtypes give it, or as two bytes, which is how torch describes it."""
+    if isinstance(dtype, np.dtype) and dtype.str[1:] == "V2" and dtype.names is None:
+        return True
+    return str(dtype).rpartition(".")[2] == BFLOAT16.name
+
+
 # -- arrays --------------------------------------------------------------------------------------------------
 
 
@@ -35,14 +80,15 @@ DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 def on_device(value):
     """Whether `value` lives on a GPU, by the protocol that numba, CuPy and torch share, or by DLPack's.
 
-    torch raises from the attribute for its host tensors (AttributeError) and for tensors that need a gradient
-    (RuntimeError); the latter do live on a device. The arrays of numba's simulator, which live nowhere else,
-    have neither protocol, but the mark of a numba device array.
+    torch raises from the attribute for its host tensors (AttributeError), for tensors that need a gradient
+    (RuntimeError) and for dtypes that it does not name (KeyError); the latter two do live on a device. The
+    arrays of numba's simulator, which live nowhere else, have neither protocol, but the mark of a numba
+    device array.
     """
     try:
         if getattr(value, "__cuda_array_interface__", None) is not None:
             return True
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, KeyError):
         return True
     if isinstance(value, type):
         return False
@@ -60,6 +106,10 @@ def device_memory(value):
 
     It must have passed `any_array`.
     """
+    if hasattr(value, "data_ptr"):  # torch, whose array interface does not know all of its dtypes
+        itemsize = value.element_size()
+        strides = tuple(step * itemsize for step in value.stride())
+        return value.data_ptr(), tuple(value.shape), strides, itemsize, False
     told = getattr(value, "__cuda_array_interface__", None)
     if told is None:
         if not hasattr(value, "ctypes"):  # numba's simulator wraps a NumPy array
@@ -114,20 +164,21 @@ def any_array(op, name, value, scalars=False):
 
 
 def float_array(op, name, value, scalars=False):
-    """`value` as a plain ndarray of float32 or float64, in any byte order."""
+    """`value` as a plain ndarray of float32 or float64, in any byte order; on a device of 16 bits too."""
     if type(value) is not ndarray:
         value = any_array(op, name, value, scalars)
     elif value.dtype.char in "fd":
         return value
-    if dtype_char(value) not in "fd":
-        raise wrong_dtype(op, name, value, "float32 or float64")
+    char, device = dtype_char(value), not isinstance(value, ndarray)
+    if char not in FLOATS and not (device and char in HALVES):
+        raise wrong_dtype(op, name, value, accepted_floats(device))
     return value
 
 
 def integer_array(op, name, value):
     """`value` as a plain ndarray of some integer dtype; bool is not one."""
     value = any_array(op, name, value, scalars=True)
-    if np.dtype(dtype_char(value)).kind not in "iu":
+    if native_dtype(dtype_char(value)).kind not in "iu":
         raise wrong_dtype(op, name, value, "an integer dtype")
     return value
 
@@ -137,20 +188,38 @@ def array_of(op, name, value, dtype, scalars=False):
     if type(value) is ndarray and value.dtype == dtype:
         return value
     value = any_array(op, name, value, scalars)
-    if np.dtype(dtype_char(value)) != np.dtype(dtype):
+    if native_dtype(dtype_char(value)) != np.dtype(dtype):
         raise wrong_dtype(op, name, value, np.dtype(dtype).name)
     return value
 
 
 def dtype_char(array):
-    """NumPy's one-letter code of the dtype: equal for both byte orders, cheap to compare and to hash."""
+    """NumPy's one-letter code of the dtype: equal for both byte orders, cheap to compare and to hash.
+
+    "bfloat16" for that, "V" for what NumPy does not know.
+    """
     if isinstance(array, ndarray):
         return array.dtype.char
+    if getattr(array, "__cuda_ndarray__", False) is True and array.dtype.kind != "V":  # numba's: at once
+        return array.dtype.char
+    if hasattr(array, "data_ptr"):  # torch's, whose array interface takes long and does not know all dtypes
+        return _named_char(str(array.dtype).rpartition(".")[2])
     try:
         told = getattr(array, "__cuda_array_interface__", None)
-        return np.dtype(array.dtype if told is None else told["typestr"]).char
+        dtype = np.dtype(array.dtype if told is None else told["typestr"])
     except (RuntimeError, TypeError, KeyError):
-        return "?"
+        dtype = array.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind != "V":
+        return dtype.char
+    return BFLOAT16.char if _named_bfloat16(dtype) else "V"
+
+
+@functools.lru_cache(maxsize=64)
+def _named_char(name):
+    try:
+        return native_dtype(name).char
+    except TypeError:
+        return "V"
 
 
 def wrong_dtype(op, name, value, accepted):
@@ -170,8 +239,8 @@ def same_dtype(op, **arrays):
             first, char, whose = array, dtype_char(array), name
         elif dtype_char(array) != char:
             raise TypeError(
-                f"{op}: {name} has dtype {array.dtype}, {whose} has {first.dtype}"
-                " (all arrays must share one dtype, float32 or float64; nothing is promoted)"
+                f"{op}: {name} has dtype {array.dtype}, {whose} has {first.dtype} (all arrays must share one"
+                f" dtype, {accepted_floats(not isinstance(array, ndarray))}; nothing is promoted)"
             )
 
 
@@ -292,7 +361,9 @@ def canonical(op, name, value):
     if type(value) is int or isinstance(value, str):
         return value
     if isinstance(value, (tuple, list)) or (isinstance(value, ndarray) and 0 < value.ndim <= 2):
-        if isinstance(value, ndarray) and value.size > AXES_MAX:  # it may be of any length and occupy no memory
+        if (
+            isinstance(value, ndarray) and value.size > AXES_MAX
+        ):  # it may be of any length and occupy no memory
             raise ValueError(f"{op}: {name} has shape {value.shape}, need one value per axis")
         return tuple(
             tuple(_index(op, name, v, "ints") for v in item)
@@ -331,7 +402,12 @@ def per_axis(op, name, value, ndim, low, high=INT_MAX):
 
 def shape_of(op, name, value):
     """A shape given by the user (``input_shape``): a tuple of ints >= 0."""
-    if type(value) is tuple and set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= INDEX_MAX:
+    if (
+        type(value) is tuple
+        and set(map(type, value)) == {int}
+        and min(value) >= 0
+        and max(value) <= INDEX_MAX
+    ):
         return value
     value = canonical(op, name, value)
     if not isinstance(value, tuple) or any(isinstance(v, tuple) for v in value):

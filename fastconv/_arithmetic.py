@@ -96,8 +96,8 @@ def to_host(array):
 
 
 def dtype(array):
-    """NumPy's dtype of the elements."""
-    return np.dtype(arguments.dtype_char(array))
+    """NumPy's dtype of the elements, or the one of 16 bits that it lacks."""
+    return arguments.native_dtype(arguments.dtype_char(array))
 
 
 def kind(array):

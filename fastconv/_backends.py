@@ -12,7 +12,7 @@ from numpy import ndarray
 from . import _arguments as arguments
 from . import _config
 from ._errors import DeviceError
-from ._problem import ConvProblem
+from ._problem import ConvProblem, dtype_word
 
 _host = None  # fastconv._cpu once it was needed: importing fastconv loads no kernels
 
@@ -112,4 +112,5 @@ class _Traced:
         word = args[0] if isinstance(args[0], str) else name
         array = next(a for a in args if hasattr(a, "shape"))
         shape = "x".join(map(str, array.shape)) or "0d"
-        return f"{word}:{shape}_f{8 * array.dtype.itemsize}", name, "direct", 0
+        dtype = arguments.native_dtype(arguments.dtype_char(array))
+        return f"{word}:{shape}_{dtype_word(dtype)}", name, "direct", 0

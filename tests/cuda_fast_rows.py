@@ -7,6 +7,8 @@ import ctypes
 
 import numpy as np
 import pytest
+from cuda_simulated_half import HALVES, fetched, sent, shortened, tensors  # noqa: F401  tensors is a fixture
+from cuda_simulated_host import torch  # noqa: F401  a fixture that the other one uses
 from emulator import Device
 from test_cuda_kernels import run
 
@@ -119,6 +121,109 @@ def test_transposed_adds_its_bias(monkeypatch):
     sizes(monkeypatch, dy=X, weight=weight, bias=B, dx=expected)
     found = fc.cuda.conv_transpose2d(*map(fc.cuda.to_device, (X, weight, B)), stride=2)
     assert (fc.cuda.to_host(found) == expected).all() and len(Machine.ran) == 1
+
+
+# -- 16 bits -------------------------------------------------------------------------------------------------
+
+
+def real(shape, dtype):
+    return shortened(rng.standard_normal(shape).astype(np.float32), dtype)
+
+
+def short(monkeypatch, **arrays):
+    """Sizes of buffers, of 16-bit elements."""
+    monkeypatch.setattr(Prepared, "sizes", {name: 2 * np.size(a) for name, a in arrays.items()})
+
+
+def wide(*arrays):
+    return [a.astype(np.float64) for a in arrays]
+
+
+HALF_KERNELS = [(a, d) for a in ("auto", "wgmma", "mma") for d in HALVES]
+WORD = {"float16": "f16", "bfloat16": "bf16"}
+
+
+@pytest.mark.parametrize("algorithm, dtype", HALF_KERNELS)
+@pytest.mark.parametrize("options", [dict(stride=(2, 1), padding=1), dict(groups=2, dilation=(1, 2))])
+def test_half_forward(algorithm, dtype, options, monkeypatch):
+    groups = options.get("groups", 1)
+    x, w, b = real((2, 6, 7, 8), dtype), real((4, 6 // groups, 3, 2), dtype), real((4,), dtype)
+    y = fc.reference.conv2d(*wide(x, w, b), **options)
+    magnitude = fc.reference.conv2d(*map(np.abs, wide(x, w, b)), **options)
+    for activation in (None, "relu", "sigmoid"):
+        expected = fc.reference.conv2d(*wide(x, w, b), **options, activation=activation)
+        limit = bounds.bound(magnitude, w[0].size + 1, dtype)
+        if activation == "sigmoid":
+            limit = limit + bounds.unit(dtype) * expected
+        short(monkeypatch, x=x, weight=w, bias=b, y=y)
+        arrays = [sent(a, dtype) for a in (x, w, b)]
+        found = fc.cuda.conv2d(*arrays, **options, activation=activation, algorithm=algorithm)
+        testing.compare(fetched(found), expected, limit)
+    engine = "igemm_sm80" if algorithm == "mma" else "igemm_sm90"
+    assert len(Machine.ran) == 3 and all(n[-1].startswith(f"{engine}_{WORD[dtype]}") for n in Machine.ran)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("rank, options", [(1, {}), (2, dict(stride=2, padding=1)), (3, dict(padding=1))])
+def test_half_gradients(rank, options, dtype, monkeypatch):
+    x, w = real((2, 5, *(6, 7, 8)[-rank:]), dtype), real((3, 5, *(2, 3, 2)[-rank:]), dtype)
+    forward, backward = (getattr(fc.reference, f"conv{rank}d{part}") for part in ("", "_backward"))
+    dy = real(forward(*wide(x, w), **options).shape, dtype)
+    expected = backward(*wide(dy, x, w), **options)
+    magnitude = backward(*map(np.abs, wide(dy, x, w)), **options)
+    arrays = [sent(a, dtype) for a in (dy, x, w)]
+    call = getattr(fc.cuda, f"conv{rank}d_backward")
+    short(monkeypatch, dy=dy, weight=w, dx=x)
+    dx, _, _ = call(*arrays, **options, output_mask=(True, False, False))
+    short(monkeypatch, dy=dy, x=x, dweight=w)
+    _, dweight, _ = call(*arrays, **options, output_mask=(False, True, False))
+    _, _, dbias = call(*arrays, **options, output_mask=(False, False, True))
+    lengths = w[:, 0].size, dy[:, 0].size, dy[:, 0].size
+    for found, right, size, length in zip((dx, dweight, dbias), expected, magnitude, lengths):
+        testing.compare(fetched(found), right, bounds.bound(size, length, dtype))
+    assert len(Machine.ran) == 2
+    assert Machine.ran[0][-1].startswith(f"igemm_sm90_{WORD[dtype]}")
+    assert any(name.startswith(f"wgrad_sm90_{WORD[dtype]}") for name in Machine.ran[1])
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_transposed(dtype, monkeypatch):
+    x, w, b = real((2, 6, 7, 8), dtype), real((6, 5, 3, 2), dtype), real((5,), dtype)
+    expected = fc.reference.conv_transpose2d(*wide(x, w, b), stride=2)
+    magnitude = fc.reference.conv_transpose2d(*map(np.abs, wide(x, w, b)), stride=2)
+    short(monkeypatch, dy=x, weight=w, bias=b, dx=expected)
+    found = fc.cuda.conv_transpose2d(*(sent(a, dtype) for a in (x, w, b)), stride=2)
+    testing.compare(fetched(found), expected, bounds.bound(magnitude, w[:, 0].size + 1, dtype))
+    assert len(Machine.ran) == 1
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_images_in_channels_last_are_read_as_they_lie(dtype, monkeypatch):
+    x = np.ascontiguousarray(real((2, 40, 7, 8), dtype).transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    w = real((4, 40, 3, 2), dtype)
+    y, magnitude = fc.reference.conv2d(*wide(x, w)), fc.reference.conv2d(*map(np.abs, wide(x, w)))
+    short(monkeypatch, x=x, weight=w, y=y)
+    found = fc.cuda.conv2d(sent(x, dtype), sent(w, dtype))
+    testing.compare(fetched(found), y, bounds.bound(magnitude, w[0].size, dtype))
+    assert not any(name.startswith(("channels_last", "gather")) for name in Machine.ran[0])
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_choice(dtype):
+    x, w = (sent(a, dtype) for a in (X, W))
+    for precision in ("strict", "fast", "tf32"):
+        with fc.precision(precision):
+            plan = fc.cuda.plan("conv2d", x, w)
+            assert plan.algorithm == "wgmma" and plan.scratch_bytes > 0 and "simple" not in plan.refused
+            assert fc.cuda.plan("conv2d_backward_weight", x, w).algorithm == "wgmma"
+    with pytest.raises(fc.UnsupportedError, match=f"'wgmma_3xtf32' needs f32 arrays, got {WORD[dtype]}"):
+        fc.cuda.conv2d(x, w, algorithm="wgmma_3xtf32")
+    with pytest.raises(fc.UnsupportedError, match=f"'depthwise' needs float32 arrays, got {dtype}"):
+        fc.cuda.conv2d(x, w, algorithm="depthwise")
+    single = fc.cuda.plan("conv2d", X, W)
+    assert single.refused["wgmma"] == "needs f16 or bf16 arrays, got f32"
+    reflected = fc.cuda.plan("conv2d", x, w, padding=1, padding_mode="reflect")
+    assert reflected.algorithm == "simple" and "padding_mode='zeros'" in reflected.refused["wgmma"]
 
 
 def test_plan_tells_why():

@@ -9,7 +9,8 @@ from cuda_device import Device, strided
 
 import fastconv as fc
 from fastconv import nn, optim, testing, train
-from fastconv.testing.operations import Convolution
+from fastconv.testing import bounds
+from fastconv.testing.operations import Convolution, widened
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,6 +22,7 @@ FUNCTIONS = sorted(
     {function for case in testing.cases() for function in case.functions if "backward" not in function}
 )
 
+CONVOLUTIONS = [case for case in testing.cases() if isinstance(case, Convolution)]
 
 # Direct sums in the arrays' dtype; algorithms on tensor cores have bounds and tests of their own.
 DIRECT = ("auto", "simple", "im2col")
@@ -118,6 +120,40 @@ def test_arrays_of_other_libraries(library):
     testing.same_bits(fc.cuda.to_host(there(x[0, 0]).T), np.ascontiguousarray(x[0, 0].T))
     with module.cuda.stream(stream) if library == "torch" else stream:
         testing.same_bits(fc.cuda.to_host(fc.conv2d(there(x), there(w))), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves(dtype):
+    """Public functions on 16 bits: convolutions on tensor cores and all that goes through float32."""
+    if dtype == "float16":
+        there, back = (lambda a: fc.cuda.to_device(a.astype(np.float16))), fc.cuda.to_host
+    else:
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no CUDA device")
+        there, back = (lambda a: torch.from_numpy(a).cuda().bfloat16()), (lambda a: a.float().cpu().numpy())
+    rng = np.random.default_rng(0)
+    for case in CONVOLUTIONS[::4]:
+        inputs = case.inputs(np.dtype(np.float32), "exact")  # small integers: exact in 16 bits
+        wide = widened(inputs)
+        arrays = [
+            None if wide[n] is None else there(wide[n].astype(np.float32)) for n in ("x", "weight", "bias")
+        ]
+        expected = getattr(fc.reference, case.op)(*(wide[n] for n in ("x", "weight", "bias")), **case.options)
+        found = back(getattr(fc, case.op)(*arrays, **case.options))
+        magnitude = getattr(fc.reference, case.op)(
+            *(None if wide[n] is None else np.abs(wide[n]) for n in ("x", "weight", "bias")),
+            **{**case.options, "activation": None},
+        )
+        limit = bounds.bound(magnitude, inputs["weight"][0].size + 1, dtype)
+        limit = bounds.activated(case.options.get("activation"), expected, limit, np.float32)
+        testing.compare(found, expected, bounds.rounded(expected, limit, dtype), case.name())
+    x = rng.integers(-4, 5, (3, 8, 6, 6)).astype(np.float32)
+    testing.same_bits(back(fc.relu(there(x))).astype(np.float32), np.maximum(x, 0))
+    testing.same_bits(back(fc.max_pool2d(there(x), 2)).astype(np.float32), fc.max_pool2d(x, 2))
+    y, right = back(fc.softmax(there(x))), fc.reference.softmax(x.astype(np.float64))
+    own = bounds.softmax(x.astype(np.float64), 3, False, np.float32)
+    testing.compare(y, right, bounds.rounded(right, own, dtype))
 
 
 def test_training():

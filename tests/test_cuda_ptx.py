@@ -1,4 +1,4 @@
-"""Every simple kernel compiles for real devices, and those on float32 compute in float32 alone."""
+"""Every simple kernel compiles for real devices; on float32 and on 16 bits it computes in float32 alone."""
 
 import importlib.util
 import json
@@ -18,7 +18,10 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reaso
 def test_simple_kernels_compile(capability, dtypes):
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
     run = subprocess.run(
-        [sys.executable, str(SCRIPT), capability, *dtypes], env=environment, capture_output=True, text=True
+        [sys.executable, str(SCRIPT), capability, *dtypes, "float16", "bfloat16"],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr[-4000:]
     *kernels, last = map(json.loads, run.stdout.splitlines())
@@ -30,4 +33,6 @@ def test_simple_kernels_compile(capability, dtypes):
         assert not kernel["local"], f"{kernel['name']} keeps numbers in local memory"
         if not kernel["double"]:  # int64 and float32 make float64, wherever a cast was forgotten
             assert kernel["f64"] == 0, f"{kernel['name']} computes in float64"
+    # whatever computes on 16 bits does so in float32: only the conversion sees float16, nothing bfloat16
+    assert {kernel["name"] for kernel in kernels if kernel["half"]} == {"_cast"}
     assert {kernel["double"] for kernel in kernels} == {dtype == "float64" for dtype in dtypes}

@@ -36,6 +36,12 @@ def test_kernels(tally):
     tally["simulator"] += int(count[1])
 
 
+def test_halves(tally):
+    count = re.search(r"conformance: (\d+) cases \(\1 simulator\)", simulated("cuda_simulated_half.py"))
+    assert count and int(count[1]) > 400
+    tally["simulator"] += int(count[1])
+
+
 def test_host():
     assert int(re.search(r"(\d+) passed", simulated("cuda_simulated_host.py"))[1]) > 40
 

@@ -9,6 +9,7 @@ in a cache keyed by dtypes, shapes and options, so that a repeated call costs on
 """
 
 from .conv import ACTIVATIONS, PADDING_MODES, PADDING_WORDS, ConvProblem
+from .geometry import dtype_word
 from .pool import PoolProblem
 
-__all__ = ["ACTIVATIONS", "PADDING_MODES", "PADDING_WORDS", "ConvProblem", "PoolProblem"]
+__all__ = ["ACTIVATIONS", "PADDING_MODES", "PADDING_WORDS", "ConvProblem", "PoolProblem", "dtype_word"]

@@ -11,6 +11,7 @@ from .. import _arguments as arguments
 from .geometry import (
     AXES,
     CACHE,
+    dtype_word,
     joined,
     joined_pads,
     key,
@@ -24,6 +25,7 @@ from .geometry import (
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 PADDING_WORDS = ("valid", "full", "same", "same_lower")
+HALVES = ("float16", "bfloat16")  # as `key` gives them
 ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")
 
 
@@ -42,7 +44,7 @@ class ConvProblem:
     """
 
     op: str
-    dtype: np.dtype  # native float32 or float64
+    dtype: np.dtype  # native float32 or float64; on a device also float16 and `_arguments.BFLOAT16`
     ndim: int  # spatial axes the user sees: 1, 2, 3
     batched: bool
     N: int
@@ -115,7 +117,7 @@ class ConvProblem:
             f"k{k}{letters('trs', self.kernel[first:])}"
             f"_st{joined(self.stride[first:])}p{joined_pads(pads[first:])}"
             + (f"op{joined(spare)}" if any(spare) else "")
-            + f"d{joined(self.dilation[first:])}g{self.groups}_f{8 * self.dtype.itemsize}"
+            + f"d{joined(self.dilation[first:])}g{self.groups}_{dtype_word(self.dtype)}"
             + (f"_{self.padding_mode}" if self.padding_mode != "zeros" else "")
             + ("_bias" if self.bias else "")
             + (f"_{self.activation}" if self.activation else "")
@@ -218,10 +220,16 @@ FIELDS = tuple(name for name, f in ConvProblem.__dataclass_fields__.items() if f
 
 def _arrays(op, x, weight, bias):
     return (
-        arguments.any_array(op, "x", x),
-        arguments.any_array(op, "weight", weight),
-        None if bias is None else arguments.any_array(op, "bias", bias),
+        _array(op, "x", x),
+        _array(op, "weight", weight),
+        None if bias is None else _array(op, "bias", bias),
     )
+
+
+def _array(op, name, array):
+    """Host arrays have their dtypes checked with the shapes; those on a device may have more of them."""
+    array = arguments.any_array(op, name, array)
+    return array if isinstance(array, ndarray) else arguments.float_array(op, name, array)
 
 
 def _column_options(op, kernel_size, dilation, padding, stride):
@@ -323,8 +331,8 @@ def _columns(op, char, shape, kernel, dilation, padding, stride):
     pads = pairs(op, padding, ndim)
     out = output_size(op, size, kernel, stride, dilation, pads)
     return _problem(
-        op, np.dtype(char), ndim, True, N, C, C * math.prod(kernel), 1, size, kernel, out, stride, dilation,
-        pads, "zeros", None, False,
+        op, arguments.native_dtype(char), ndim, True, N, C, C * math.prod(kernel), 1, size, kernel, out,
+        stride, dilation, pads, "zeros", None, False,
     )  # fmt: skip
 
 
@@ -339,7 +347,9 @@ def _problem(
     arguments.addressable(op, (N, C, *size), dtype.itemsize)
     arguments.addressable(op, (N, K, *out), dtype.itemsize)
     if not op.endswith("2col") and not op.startswith("col2"):
-        arguments.addressable(op, (K, C // groups, *kernel), 64 * dtype.itemsize)  # kernels keep packed copies
+        arguments.addressable(
+            op, (K, C // groups, *kernel), 64 * dtype.itemsize
+        )  # kernels keep packed copies
     low, high = zip(*pads)
     return ConvProblem(
         op.removesuffix("_backward"), dtype, ndim, batched, N, C, K, groups,
@@ -351,8 +361,9 @@ def _problem(
 def _one_dtype(op, **chars):
     """The native dtype that x, weight and bias share, from their one-letter codes."""
     names = {name: _dtype_name(char) for name, char in chars.items() if char is not None}
+    halves = [char for char in chars.values() if char in HALVES]
     for name, char in chars.items():
-        if char is not None and char not in "fd":
+        if char is not None and char not in arguments.FLOATS and char not in HALVES:
             raise TypeError(
                 f"{op}: {name} has dtype {names[name]}, accepted: float32 or float64"
                 f" (convert it with {name}.astype(...))"
@@ -360,10 +371,10 @@ def _one_dtype(op, **chars):
     for name in names:
         if names[name] != names["x"]:
             raise TypeError(
-                f"{op}: {name} has dtype {names[name]}, x has {names['x']}"
-                " (all arrays must share one dtype, float32 or float64; nothing is promoted)"
+                f"{op}: {name} has dtype {names[name]}, x has {names['x']} (all arrays must share one"
+                f" dtype, {arguments.accepted_floats(bool(halves))}; nothing is promoted)"
             )
-    return np.dtype(chars["x"])
+    return arguments.native_dtype(chars["x"])
 
 
 def _dtype_name(char):

@@ -10,12 +10,16 @@ CACHE = 2048  # problems kept of each kind: more than the layers of any network 
 
 
 def key(array):
-    """What a problem needs to know of an array: shape and one-letter dtype code (without byte order)."""
+    """What a problem needs to know of an array: shape and one-letter dtype code (without byte order).
+
+    The 16-bit dtypes, which only arrays on a device may have, come from there by name.
+    """
     if array is None:
         return None, None
     if type(array) is ndarray:
         return array.shape, array.dtype.char
-    return tuple(array.shape), arguments.dtype_char(array)
+    char = arguments.dtype_char(array)
+    return tuple(array.shape), arguments.native_dtype(char).name if char in arguments.HALVES else char
 
 
 def three(values, unit):
@@ -88,6 +92,11 @@ def output_size(op, size, kernel, stride, dilation, pads):
 def plane_name(N, C, size):
     """n8c64h56w56; without n for a problem without a batch axis."""
     return ("" if N is None else f"n{N}") + f"c{C}" + letters("dhw", size)
+
+
+def dtype_word(dtype):
+    """f32, f64; on a device also f16, bf16."""
+    return "bf16" if dtype is arguments.BFLOAT16 else f"f{8 * dtype.itemsize}"
 
 
 def letters(names, values):

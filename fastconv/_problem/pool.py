@@ -10,6 +10,7 @@ from .. import _arguments as arguments
 from .geometry import (
     AXES,
     CACHE,
+    dtype_word,
     joined,
     joined_pads,
     key,
@@ -34,7 +35,7 @@ class PoolProblem:
     """
 
     op: str
-    dtype: np.dtype  # native float32 or float64
+    dtype: np.dtype  # native float32 or float64; on a device also float16 and `_arguments.BFLOAT16`
     ndim: int  # spatial axes the user sees: 1, 2, 3
     batched: bool
     N: int
@@ -93,7 +94,7 @@ class PoolProblem:
         first = 3 - self.ndim
         head = f"{self.op}:{plane_name(self.N if self.batched else None, self.C, self.size[first:])}"
         told = f"_o{joined(self.out[first:], always=True)}"
-        tail = f"_f{8 * self.dtype.itemsize}"
+        tail = f"_{dtype_word(self.dtype)}"
         if self.adaptive or 0 in self.kernel:
             return head + told + tail
         pads = tuple(zip(self.pad_low, self.pad_high))[first:]
@@ -138,8 +139,8 @@ class PoolProblem:
             count_include_pad = arguments.flag(op, "count_include_pad", count_include_pad)
         if divisor_override is not None:
             divisor_override = arguments.integer(op, "divisor_override", divisor_override, -arguments.INT_MAX)
-        if char not in "fd":
-            raise arguments.wrong_dtype(op, what, x, "float32 or float64")
+        if char not in arguments.FLOATS:
+            x = arguments.float_array(op, what, x)  # those of 16 bits pass, if they are on a device
         pooled = shape if input_shape is None else arguments.shape_of(op, "input_shape", input_shape)
         problem = _pool(
             op, ndim, char, pooled, kernel_size, stride, padding, dilation,
@@ -198,7 +199,8 @@ def _pool(
     arguments.addressable(op, (N, C, *out), 8)
     low, high = zip(*pads)
     return PoolProblem(
-        op.removesuffix("_backward"), np.dtype(char), ndim, batched, N, C, three(size, 1), three(out, 1),
+        op.removesuffix("_backward"), arguments.native_dtype(char), ndim, batched, N, C,
+        three(size, 1), three(out, 1),
         three(kernel, 1), three(stride, 1), three(dilation, 1), three(low, 0), three(high, 0),
         False, count_include_pad, divisor_override,
     )  # fmt: skip
@@ -257,7 +259,7 @@ def _sizes(op, ndim, char, y_shape, x_shape, adaptive):
     else:
         kernel = (0, 0, 0)
     return PoolProblem(
-        op.removesuffix("_backward") if adaptive else op, np.dtype(char), ndim, batched, N, C,
+        op.removesuffix("_backward") if adaptive else op, arguments.native_dtype(char), ndim, batched, N, C,
         three(size, 1), three(out, 1), kernel, (1, 1, 1), (1, 1, 1), (0, 0, 0), (0, 0, 0),
         adaptive, True, None,
     )  # fmt: skip

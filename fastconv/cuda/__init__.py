@@ -5,6 +5,12 @@ torch's, and anything else with `__cuda_array_interface__` or DLPack. Results ar
 kind, and work is queued on the caller's current stream. Nothing is copied to or from the host silently; a
 loss is an array without axes on the device (``float(fc.cuda.to_host(loss))``).
 
+Besides float32 and float64 they take float16 and bfloat16 (torch's, or arrays with the dtype of ml_dtypes:
+NumPy has none). Results have the dtype of the inputs; all arithmetic is float32's, and every result is
+rounded once, to nearest. Convolutions run on tensor cores ("wgmma", "mma") where these hold the problem; all
+else is computed through copies in float32, whose scratch grows with the arrays. Optimisers and layers have
+their parameters in float32 or float64.
+
 numba is imported when the first array is on a device, or when one asks for the device, not before.
 
 Promises on the device: the same inputs give the same bits on one kind of device, whatever their strides; what

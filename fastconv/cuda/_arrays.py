@@ -20,15 +20,14 @@ from numba import cuda
 from numba.core import config
 
 from .. import _arguments as arguments
-from .._errors import DeviceError
+from .._errors import DeviceError, UnsupportedError
 
 SIMULATOR = bool(config.ENABLE_CUDASIM)
 DEFAULT_STREAM = (
     2 if getattr(config, "CUDA_PER_THREAD_DEFAULT_STREAM", 0) else 1
 )  # numba's, as CUDA numbers them
-BFLOAT16 = (
-    "bfloat16"  # NumPy has no name for it; arrays of it are recognised, and no simple kernel takes them
-)
+BFLOAT16 = arguments.BFLOAT16  # NumPy has none; simple kernels see such arrays by their bits alone
+UINT16 = np.dtype(np.uint16)
 
 
 class Array:
@@ -56,7 +55,7 @@ class Array:
 
     @property
     def itemsize(self):
-        return 2 if self.dtype is BFLOAT16 else self.dtype.itemsize
+        return self.dtype.itemsize
 
     @property
     def contiguous(self):
@@ -79,6 +78,10 @@ class Array:
         """With the last two axes exchanged."""
         order = (*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
         return self.view([self.shape[a] for a in order], [self.strides[a] for a in order])
+
+    def bits(self, dtype=UINT16):
+        """The same memory as unsigned integers of the size of its elements."""
+        return Array(self.pointer, self.shape, self.strides, np.dtype(dtype), self.device, self.owner)
 
     def moved(self, distance):
         """An array of this shape that begins so many bytes further on in the same memory."""
@@ -151,7 +154,7 @@ class _Kind:
 
     def empty(self, like, shape, dtype, device):
         with on_device(device):
-            return self.convert(like, cuda.device_array(shape, dtype))
+            return self.convert(like, cuda.device_array(shape, _numpy_dtype(like, dtype)))
 
     def convert(self, like, made):
         """A numba array as one of this kind."""
@@ -190,7 +193,7 @@ class _Torch(_Kind):
 
     def describe(self, op, array):
         name = str(array.dtype).removeprefix("torch.")
-        dtype = BFLOAT16 if name == "bfloat16" else _dtype(op, name)
+        dtype = BFLOAT16 if name == BFLOAT16.name else _dtype(op, name)
         strides = tuple(step * array.element_size() for step in array.stride())
         device = array.device.index if array.numel() else None
         return array.data_ptr(), tuple(array.shape), strides, dtype, device
@@ -198,7 +201,7 @@ class _Torch(_Kind):
     def empty(self, like, shape, dtype, device):
         import torch
 
-        name = dtype if dtype is BFLOAT16 else np.dtype(dtype).name
+        name = dtype.name
         return torch.empty(shape, dtype=getattr(torch, name), device=torch.device("cuda", device))
 
     def stream(self, array, device):
@@ -218,7 +221,7 @@ class _Cupy(_Kind):
         import cupy
 
         with cupy.cuda.Device(device):
-            return cupy.empty(shape, dtype)
+            return cupy.empty(shape, _numpy_dtype(like, dtype))
 
     def stream(self, array, device):
         import cupy
@@ -242,7 +245,21 @@ def _dtype(op, dtype):
     dtype = np.dtype(dtype)
     if not dtype.isnative:
         raise TypeError(f"{op}: an array on the device has dtype {dtype.str}, need the native byte order")
-    return BFLOAT16 if dtype.str == "|V2" else dtype  # how torch writes it
+    bfloat16 = dtype.names is None and dtype.str[1:] == "V2"  # how torch and ml_dtypes write it
+    return BFLOAT16 if bfloat16 else dtype
+
+
+def _numpy_dtype(like, dtype):
+    """A dtype that a library with NumPy's dtypes can allocate: for bfloat16 that of the caller's array."""
+    if dtype is not BFLOAT16:
+        return dtype
+    own = getattr(like, "dtype", None)
+    if isinstance(own, np.dtype) and _dtype("", own) is BFLOAT16:
+        return own
+    raise UnsupportedError(
+        f"no array of dtype bfloat16 can be made for one of type {type(like).__name__}"
+        " (torch tensors can have it, and arrays with the dtype of ml_dtypes)"
+    )
 
 
 def _address(array):
@@ -449,13 +466,20 @@ def to_host(a):
         return arguments.any_array(op, "a", a, scalars=True)
     call = Call(op, arguments.any_array(op, "a", a))
     array = call.contiguous(call.arrays[0])
-    if array.dtype is BFLOAT16:
-        raise TypeError(f"{op}: a has dtype bfloat16, which NumPy lacks (convert it on the device)")
+    dtype = array.dtype
+    if dtype is BFLOAT16:
+        library = sys.modules.get("ml_dtypes")
+        if library is None:
+            raise TypeError(
+                f"{op}: a has dtype bfloat16, which NumPy lacks"
+                " (convert it on the device, or import ml_dtypes)"
+            )
+        array, dtype = array.bits(), np.dtype(library.bfloat16)
     host = np.empty(array.shape, array.dtype)
     if host.size:
         with on_device(call.device):
             read(call, array.flat(), host.reshape(-1))
-    return host
+    return host if dtype is array.dtype else host.view(dtype)
 
 
 def read(call, flat, host):

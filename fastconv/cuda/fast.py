@@ -6,7 +6,9 @@ weight, partial sums) comes from the caller's library, one allocation a call.
 
 Promises: the same inputs give the same bits on one kind of device (no atomics, sums in a fixed order); y and
 dx of a sample do not depend on the other samples. What is not finite stays within the sums that contain it,
-but an infinity that "3xtf32" splits comes out as NaN. Scratch grows with N where images have to be turned.
+but an infinity that "3xtf32" splits comes out as NaN. float16 and bfloat16 are multiplied as they are
+("wgmma", "mma") and summed in float32, in every precision, and rounded when the sum is stored. Scratch
+grows with N where images have to be turned.
 """
 
 from functools import lru_cache
@@ -225,5 +227,4 @@ def rows(direction):
             name, _accepts(name, direction), _suits(name), _run(name, direction), _scratch(name, direction)
         )
         for name in select.names(direction)
-        if set(select.CHOICES[name].arrays) & set(select.SINGLE)
     )

@@ -43,7 +43,7 @@ def softmax_cross_entropy(
     ignore_index = _any_index(op, ignore_index)
     arguments.word(op, "reduction", reduction, REDUCTIONS)
     label_smoothing = arguments.real(op, "label_smoothing", label_smoothing, 0, 1)
-    if arguments.dtype_char(target) in "efdgFDG":
+    if arguments.dtype_char(target) in (*"fdgFDG", *arguments.HALVES):
         target = arguments.float_array(op, "target", target)
         arguments.same_dtype(op, logits=logits, target=target)
         arguments.shape_is(op, "target", target, tuple(logits.shape), "probabilities, shaped as logits")

@@ -17,16 +17,25 @@ roundings around them (1 / (1 + e), alpha * expm1(x)).
 """
 
 
+BFLOAT16_EPS = 2.0**-7
+"""Of "bfloat16", which NumPy lacks: 8 significant bits, and float32's exponents."""
+
+
 def unit(dtype):
     """The spacing of numbers at 1 (eps) in the kernel's dtype, plus that of the float64 reference.
 
     For float32 the second is nothing; for float64 it says that both sides of the comparison round.
     """
-    return float(np.finfo(dtype).eps) + float(np.finfo(np.float64).eps)
+    eps = BFLOAT16_EPS if _is_bfloat16(dtype) else float(np.finfo(dtype).eps)
+    return eps + float(np.finfo(np.float64).eps)
 
 
 def _tiny(dtype):
-    return float(np.finfo(dtype).tiny)
+    return float(np.finfo(np.float32 if _is_bfloat16(dtype) else dtype).tiny)
+
+
+def _is_bfloat16(dtype):
+    return isinstance(dtype, str) and dtype == "bfloat16"
 
 
 def bound(magnitude, length, dtype, *, adversarial=False):
@@ -49,6 +58,14 @@ def bound(magnitude, length, dtype, *, adversarial=False):
     """
     steps = 2 + (length if adversarial else np.sqrt(length))
     return unit(dtype) * steps * magnitude + (2 + length) * _tiny(dtype)
+
+
+def rounded(y, error, dtype):
+    """|error| of a float32 result that is off by `error`, rounded to 16 bits: half a unit in the last place.
+
+    Below the smallest normal number the unit is that of the subnormal ones, eps times it.
+    """
+    return error + unit(dtype) / 2 * np.maximum(np.abs(y) + error, _tiny(dtype))
 
 
 def function(y, dtype, ulps=FUNCTION_ULPS):

@@ -2,12 +2,16 @@
 
 import numpy as np
 
+from ..._arguments import is_half
+from ..._errors import UnsupportedError
 from .. import _arrays
 from .._arrays import Call
 from ..simple import copy as copies
 from ..simple import elementwise, reduce, rules
+from . import half
 
 
+@half.in_float32
 def add(a, b, factor):
     call = Call("add", a, b)
     a, b = map(call.contiguous, call.arrays)
@@ -82,6 +86,7 @@ def copy(array):
     return y.owner
 
 
+@half.in_float32
 def count_right(outputs, classes):
     call = Call("count_right", outputs, classes)
     outputs, classes = map(call.contiguous, call.arrays)
@@ -102,6 +107,8 @@ def apply(rule, changed, read, numbers):
             )
         arrays.append(array)
     arrays += map(call.contiguous, call.arrays[len(changed) :])
+    if any(is_half(array.dtype) for array in arrays):
+        raise UnsupportedError(f"{rule.__name__}: a parameter has 16 bits, accepted: float32 or float64")
     if len({(array.shape, array.dtype) for array in arrays}) > 1:
         raise ValueError(f"{rule.__name__}: arrays of several shapes or dtypes (need one)")
     rules.apply(call, rule, len(changed), arrays, tuple(map(float, numbers)))

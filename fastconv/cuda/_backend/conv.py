@@ -11,6 +11,7 @@ from .. import fast
 from .._arrays import Call
 from ..simple import conv as simple
 from ..simple import dense
+from . import half
 from .algorithms import TABLES, Algorithm
 
 
@@ -62,6 +63,7 @@ def conv_backward_weight(dy, x, problem, algorithm):
     return dweight.owner
 
 
+@half.in_float32
 def im2col(x, problem):
     call = Call("im2col", x)
     cols = call.empty(problem.columns_shape, problem.dtype)
@@ -69,6 +71,7 @@ def im2col(x, problem):
     return cols.owner
 
 
+@half.in_float32
 def col2im(cols, problem):
     call = Call("col2im", cols)
     x = call.empty(problem.x_shape, problem.dtype)
@@ -156,16 +159,24 @@ def _columns_weight_scratch(kernels, problem, threads):
 
 TABLES["conv"] = (
     *fast.rows("conv"),
-    Algorithm("im2col", _anything, _only_named, _im2col_forward, _columns_scratch),
-    Algorithm("simple", _anything, _always, simple.forward, _no_scratch),
+    Algorithm("im2col", _anything, _only_named, half.run(_im2col_forward), half.scratch(_columns_scratch)),
+    Algorithm("simple", _anything, _always, half.run(simple.forward), half.scratch(_no_scratch)),
 )
 TABLES["conv_backward_input"] = (
     *fast.rows("conv_backward_input"),
-    Algorithm("im2col", _anything, _only_named, _im2col_backward_input, _columns_scratch),
-    Algorithm("simple", _anything, _always, simple.backward_input, _no_scratch),
+    Algorithm(
+        "im2col", _anything, _only_named, half.run(_im2col_backward_input), half.scratch(_columns_scratch)
+    ),
+    Algorithm("simple", _anything, _always, half.run(simple.backward_input), half.scratch(_no_scratch)),
 )
 TABLES["conv_backward_weight"] = (
     *fast.rows("conv_backward_weight"),
-    Algorithm("im2col", _anything, _only_named, _im2col_backward_weight, _columns_weight_scratch),
-    Algorithm("simple", _anything, _always, simple.backward_weight, _weight_scratch),
+    Algorithm(
+        "im2col",
+        _anything,
+        _only_named,
+        half.run(_im2col_backward_weight),
+        half.scratch(_columns_weight_scratch),
+    ),
+    Algorithm("simple", _anything, _always, half.run(simple.backward_weight), half.scratch(_weight_scratch)),
 )

@@ -8,6 +8,7 @@ import math
 
 from .._arrays import Call
 from ..simple import dense, reduce
+from . import half
 
 
 def _rows(call, array):
@@ -17,6 +18,7 @@ def _rows(call, array):
     return array if array.ndim == 2 else array.view((math.prod(array.shape[:-1]), array.shape[-1]))
 
 
+@half.in_float32
 def linear(x, weight, bias):
     call = Call("linear", x, weight, bias)
     x, weight, bias = call.arrays
@@ -25,6 +27,7 @@ def linear(x, weight, bias):
     return y.owner
 
 
+@half.in_float32
 def linear_backward(dy, x, weight, output_mask):
     call = Call("linear_backward", dy, x, weight)
     dy, x, weight = call.arrays

@@ -12,6 +12,7 @@ from .._arrays import Call
 from .._checks import Flag
 from ..simple import elementwise, random
 from ..simple import softmax as rows
+from . import half
 
 
 def _around(shape, axis):
@@ -24,6 +25,7 @@ def _contiguous(op, *arrays):
     return (call, *map(call.contiguous, call.arrays))
 
 
+@half.in_float32
 def activation(name, x, parameter):
     call, x = _contiguous(name, x)
     y = call.empty(x.shape, x.dtype)
@@ -33,6 +35,7 @@ def activation(name, x, parameter):
     return y.owner
 
 
+@half.in_float32
 def activation_backward(name, dy, y, parameter):
     call, dy, y = _contiguous(f"{name}_backward", dy, y)
     dx = call.empty(y.shape, y.dtype)
@@ -42,6 +45,7 @@ def activation_backward(name, dy, y, parameter):
     return dx.owner
 
 
+@half.in_float32
 def softmax(x, axis, log):
     call, x = _contiguous("log_softmax" if log else "softmax", x)
     y = call.empty(x.shape, x.dtype)
@@ -52,6 +56,7 @@ def softmax(x, axis, log):
     return y.owner
 
 
+@half.in_float32
 def softmax_backward(dy, y, axis, log):
     call, dy, y = _contiguous("log_softmax_backward" if log else "softmax_backward", dy, y)
     dx = call.empty(y.shape, y.dtype)
@@ -60,6 +65,7 @@ def softmax_backward(dy, y, axis, log):
     return dx.owner
 
 
+@half.in_float32
 def maxout(x, pieces, axis):
     call, x = _contiguous("maxout", x)
     shape = (*x.shape[:axis], x.shape[axis] // pieces, *x.shape[axis + 1 :])
@@ -70,6 +76,7 @@ def maxout(x, pieces, axis):
     return y.owner, indices.owner
 
 
+@half.in_float32
 def maxout_backward(dy, indices, pieces, axis):
     call, dy, indices = _contiguous("maxout_backward", dy, indices)
     shape = (*dy.shape[:axis], dy.shape[axis] * pieces, *dy.shape[axis + 1 :])
@@ -91,6 +98,7 @@ def dropout_mask(x, p, rng):
     return mask.owner
 
 
+@half.in_float32
 def dropout(x, mask, p):
     call, x, mask = _contiguous("dropout", x, mask)
     y = call.empty(x.shape, x.dtype)

@@ -12,6 +12,7 @@ from .. import fast, memory_bound
 from .._arrays import Call
 from .._checks import Flag
 from ..simple import loss
+from . import half
 
 
 def _scores(call, x):
@@ -52,6 +53,7 @@ def _without_classes(shape):
     return (shape[0], *shape[2:])
 
 
+@half.in_float32
 def softmax_cross_entropy(logits, target, weight, ignore_index, reduction, label_smoothing):
     call = Call("softmax_cross_entropy", logits, target, weight)
     x, target, weight = call.arrays
@@ -77,6 +79,7 @@ def softmax_cross_entropy(logits, target, weight, ignore_index, reduction, label
     return result
 
 
+@half.in_float32
 def nll(log_probs, target, weight, ignore_index, reduction):
     call = Call("nll", log_probs, target, weight)
     x, target, weight = call.arrays
@@ -91,6 +94,7 @@ def nll(log_probs, target, weight, ignore_index, reduction):
     return result
 
 
+@half.in_float32
 def hinge(scores, target, margin, reduction):
     call = Call("hinge", scores, target)
     x, target = call.arrays
@@ -105,6 +109,7 @@ def hinge(scores, target, margin, reduction):
     return result
 
 
+@half.in_float32
 def sigmoid_cross_entropy(logits, target, weight, pos_weight, reduction):
     call = Call("sigmoid_cross_entropy", logits, target, weight, pos_weight)
     x, target, weight, pos_weight = call.arrays
@@ -116,6 +121,7 @@ def sigmoid_cross_entropy(logits, target, weight, pos_weight, reduction):
     return parts.result(count)
 
 
+@half.in_float32
 def squared_error(prediction, target, reduction):
     call = Call("squared_error", prediction, target)
     x, target = map(call.contiguous, call.arrays)

@@ -8,8 +8,10 @@ import math
 
 from .._arrays import Call
 from ..simple import norm, reduce
+from . import half
 
 
+@half.in_float32
 def channel_sum(dy, axis):
     call = Call("channel_sum", dy)
     (dy,) = call.arrays
@@ -32,6 +34,11 @@ def _statistics(call, x, running_mean, running_var, training):
     return call.contiguous(running_mean), call.contiguous(running_var)
 
 
+def _running(x, weight, bias, running_mean, running_var, training, *options):
+    return (running_mean, running_var) if training else ()
+
+
+@half.in_float32(updated=_running)
 def batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps):
     call = Call("batch_norm", x, weight, bias, running_mean, running_var)
     x, weight, bias, running_mean, running_var = call.arrays
@@ -48,6 +55,7 @@ def batch_norm(x, weight, bias, running_mean, running_var, training, momentum, e
     return y.owner
 
 
+@half.in_float32
 def batch_norm_backward(dy, x, weight, running_mean, running_var, training, eps):
     call = Call("batch_norm_backward", dy, x, weight, running_mean, running_var)
     dy, x, weight, running_mean, running_var = call.arrays
@@ -61,6 +69,7 @@ def batch_norm_backward(dy, x, weight, running_mean, running_var, training, eps)
     return dx.owner, dweight.owner, dbias.owner
 
 
+@half.in_float32
 def local_response_norm(x, size, alpha, beta, k):
     call = Call("local_response_norm", x)
     (x,) = call.arrays
@@ -70,6 +79,7 @@ def local_response_norm(x, size, alpha, beta, k):
     return y.owner
 
 
+@half.in_float32
 def local_response_norm_backward(dy, x, size, alpha, beta, k):
     call = Call("local_response_norm_backward", dy, x)
     dy, x = call.arrays

@@ -11,6 +11,7 @@ from .. import fast, memory_bound
 from .._arrays import Call
 from .._checks import Flag
 from ..simple import pool
+from . import half
 from .conv import five_axes
 
 
@@ -22,6 +23,7 @@ def _planes(call, array, problem):
     return array.view((problem.N * problem.C, *array.shape[2:]), array.strides[1:])
 
 
+@half.in_float32
 def max_pool(x, problem, return_indices):
     call = Call(problem.op, x)
     y = call.empty(problem.y_shape, problem.dtype)
@@ -34,6 +36,7 @@ def max_pool(x, problem, return_indices):
     return y.owner, indices.owner if return_indices else None
 
 
+@half.in_float32
 def max_pool_backward(dy, indices, problem):
     call = Call(problem.op, dy, indices)
     dy, indices = map(call.contiguous, call.arrays)
@@ -49,6 +52,7 @@ def max_pool_backward(dy, indices, problem):
     return dx.owner
 
 
+@half.in_float32
 def avg_pool(x, problem):
     call = Call(problem.op, x)
     y = call.empty(problem.y_shape, problem.dtype)
@@ -56,6 +60,7 @@ def avg_pool(x, problem):
     return y.owner
 
 
+@half.in_float32
 def avg_pool_backward(dy, problem):
     call = Call(problem.op, dy)
     dx = call.empty(problem.x_shape, problem.dtype)

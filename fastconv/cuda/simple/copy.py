@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 from numba import cuda
 
+from ..._arguments import BFLOAT16, is_half
 from .launch import kernel, split
 
 RANK = 8  # axes of one launch, once those that lie together are joined; more are copied piece by piece
@@ -47,12 +49,14 @@ def _take(x, rows, y):
 
 def gather(call, x, y):
     """y = x, x of any strides, y contiguous and of its shape."""
+    x, y = _movable(x), _movable(y)
     for part, flat in _pieces(x, y):
         _gather.launch(call, flat.size, *_geometry(part), flat)
 
 
 def scatter(call, x, y):
     """y = x, x contiguous, y of any strides and of its shape."""
+    x, y = _movable(x), _movable(y)
     for part, flat in _pieces(y, x):
         span, *rest = _geometry(part)
         _scatter.launch(call, flat.size, flat, span, *rest)
@@ -60,13 +64,29 @@ def scatter(call, x, y):
 
 def fill(call, y, value):
     """Every element of a contiguous array becomes `value`."""
+    if is_half(y.dtype):
+        value, y = half_bits(value, y.dtype), y.bits()
     _fill.launch(call, y.size, y.flat(), float(value) if y.dtype.kind == "f" else int(value))
+
+
+def half_bits(value, dtype):
+    """A number as the bits of a float of 16: rounded to nearest, ties to even."""
+    if dtype is not BFLOAT16:
+        return int(np.array(value, np.float16).view(np.uint16))
+    bits = int(np.array(value, np.float32).view(np.uint32))
+    return (bits >> 16) | 0x40 if value != value else (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
 
 
 def take(call, x, rows, y):
     """y[j] = x[rows[j]], all contiguous; rows int64 and in range."""
+    x, y = _movable(x), _movable(y)
     width = math.prod(x.shape[1:])
     _take.launch(call, y.size, x.view((x.shape[0], width)), rows, y.view((y.shape[0], width)))
+
+
+def _movable(array):
+    """What moves without being computed with: floats of 16 bits as the integers that numba knows for all."""
+    return array.bits() if is_half(array.dtype) else array
 
 
 def _joined(shape, strides):

@@ -1,0 +1,130 @@
+"""float16 and bfloat16 where no kernel reads them itself: converted, computed in float32, rounded once.
+
+The definition of every operation on 16 bits is this: inputs are float32 numbers that happen to be short, all
+arithmetic is float32's, and results are rounded to the inputs' dtype (to nearest, ties to even). The tensor
+cores compute convolutions that way on their own (`fast`); all else goes through copies in float32, which cost
+bandwidth and scratch, but keep every promise of the float32 kernels. Arguments are already valid.
+"""
+
+import functools
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from ..._arguments import HALVES, dtype_char, is_half
+from .._arrays import Call
+from ..simple import copy, half
+
+FLOAT32 = np.dtype(np.float32)
+
+
+@functools.lru_cache(maxsize=4096)
+def single(problem):
+    """The problem in float32."""
+    return replace(problem, dtype=FLOAT32)
+
+
+def widened(call, array):
+    """A float32 `Array` of the same numbers, contiguous; another dtype stays as it is. None stays None."""
+    if array is None or not is_half(array.dtype):
+        return array
+    made = call.scratch(array.shape, FLOAT32)
+    half.widen(call, call.contiguous(array), made)
+    return made
+
+
+def narrowed(call, wide, target):
+    """target = wide (float32, contiguous), rounded."""
+    if target.contiguous:
+        half.narrow(call, wide, target)
+        return
+    made = call.scratch(target.shape, target.dtype)
+    half.narrow(call, wide, made)
+    copy.scatter(call, made, target)
+
+
+# -- rows of the tables of algorithms ------------------------------------------------------------------------
+
+
+def run(function):
+    """The `run` of an `Algorithm` that knows float32 and float64, for 16 bits too. The result comes last."""
+
+    @functools.wraps(function)
+    def either(call, problem, *arrays):
+        if not is_half(problem.dtype):
+            return function(call, problem, *arrays)
+        *sources, target = arrays
+        wide = call.scratch(target.shape, FLOAT32)
+        function(call, single(problem), *(widened(call, a) for a in sources), wide)
+        narrowed(call, wide, target)
+
+    return either
+
+
+def scratch(function):
+    """The `scratch` of such an `Algorithm`: with the float32 copies of images and weight."""
+
+    @functools.wraps(function)
+    def either(kernels, problem, threads):
+        if not is_half(problem.dtype):
+            return function(kernels, problem, threads)
+        copied = sum(map(math.prod, (problem.x_shape, problem.weight_shape, problem.y_shape)))
+        return function(kernels, single(problem), threads) + copied * FLOAT32.itemsize
+
+    return either
+
+
+# -- functions of the backend --------------------------------------------------------------------------------
+
+
+def _is_array(argument):
+    return hasattr(argument, "shape") and hasattr(argument, "dtype")
+
+
+def _nothing(*arguments):
+    return ()
+
+
+def in_float32(function=None, *, updated=_nothing):
+    """Decorator of a backend function: arrays of 16 bits and the problem become float32, results are rounded.
+
+    updated(*arguments) -> those of the arrays that the function changes in place.
+    """
+    if function is None:
+        return functools.partial(in_float32, updated=updated)
+
+    @functools.wraps(function)
+    def either(*arguments):
+        first = next(a for a in arguments if _is_array(a))
+        if dtype_char(first) not in HALVES:
+            return function(*arguments)
+        places = [i for i, a in enumerate(arguments) if _is_array(a) and dtype_char(a) in HALVES]
+        call = Call(function.__name__, *(arguments[i] for i in places))
+        described = dict(zip(places, call.arrays))
+        wide = {i: widened(call, a) for i, a in described.items()}
+        given = [
+            wide[i].owner if i in wide else single(a) if hasattr(a, "x_shape") else a
+            for i, a in enumerate(arguments)
+        ]
+        result = function(*given)
+        changed = [id(a) for a in updated(*arguments) if a is not None]
+        for i in places:
+            if id(arguments[i]) in changed:
+                narrowed(call, wide[i], described[i])
+        dtype = described[places[0]].dtype
+        if isinstance(result, tuple):
+            return tuple(_rounded(call, r, dtype) for r in result)
+        return _rounded(call, result, dtype)
+
+    return either
+
+
+def _rounded(call, result, dtype):
+    """A result in float32 as the caller gets it; indices and None as they are."""
+    if result is None or dtype_char(result) != FLOAT32.char:
+        return result
+    (wide,) = Call(call.op, result).arrays
+    made = call.empty(wide.shape, dtype)
+    half.narrow(call, wide, made)
+    return made.owner
