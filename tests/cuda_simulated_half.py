@@ -227,6 +227,15 @@ def test_errors(dtype):
         fc.conv2d(x, w, out=fc.cuda.to_device(np.zeros((2, 3, 3, 4), np.float32)))
 
 
+def test_mixed_with_the_host():
+    short, there = [a.astype(np.float16) for a in (X, W)], [on_device("float16", a) for a in (X, W)]
+    for x, w in ((short[0], there[1]), (there[0], short[1])):
+        with pytest.raises(fc.DeviceError, match="conv2d: 1 of 2 arrays live on a GPU"):
+            fc.conv2d(x, w)
+    with pytest.raises(TypeError, match=r"conv2d: x has dtype float16, accepted: float32 or float64 \(conv"):
+        fc.conv2d(short[0], fc.cuda.to_device(W))
+
+
 def test_the_host_takes_none():
     for namespace in (fc, fc.reference):
         with pytest.raises(

@@ -362,8 +362,14 @@ def _one_dtype(op, **chars):
     """The native dtype that x, weight and bias share, from their one-letter codes."""
     names = {name: _dtype_name(char) for name, char in chars.items() if char is not None}
     halves = [char for char in chars.values() if char in HALVES]
+    accepted = (
+        None,
+        *arguments.FLOATS,
+        *HALVES,
+        *("e" if halves else ""),
+    )  # mixed devices have their own error
     for name, char in chars.items():
-        if char is not None and char not in arguments.FLOATS and char not in HALVES:
+        if char not in accepted:
             raise TypeError(
                 f"{op}: {name} has dtype {names[name]}, accepted: float32 or float64"
                 f" (convert it with {name}.astype(...))"
