@@ -7,12 +7,13 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from test_bench import few_roundings, synthetic
+from test_bench import CONVOLUTIONS, OTHERS, few_roundings, synthetic
 
 import fastconv as fc
 from fastconv import cli
@@ -156,6 +157,53 @@ def test_rounded_factors_are_forgiven_where_they_are_announced():
     assert "TF32" in worker.judge(coarse, wanted, problem, "forward", rounding)["wrong"]
     assert peers.get("fastconv_cuda").rounding == 0 == peers.get("cudnn").rounding
     assert peers.get("cudnn_last_tf32").rounding == rounding
+
+
+# -- peers, with the host in the device's place --------------------------------------------------------------
+
+
+def computed(implementation):
+    """How many small problems it computed, all of them rightly."""
+    count = 0
+    for problem in map(problems.parse, (*CONVOLUTIONS, *OTHERS, "lenet5:n2_f32")):
+        there = {name: implementation.upload(array) for name, array in problem.arrays().items()}
+        for direction in problem.directions:
+            try:
+                call = implementation.prepare(problem, direction, there)
+            except peers.Refused as refusal:
+                assert str(refusal)
+                continue
+            found = implementation.download(call())
+            wanted = expected.expected(problem, direction)
+            verdict = worker.judge(found, wanted, problem, direction)
+            assert "wrong" not in verdict, f"{problem.name} {direction}: {verdict['wrong']}"
+            count += 1
+    return count
+
+
+def test_cupy_computes_what_the_judge_expects():
+    """Its expressions are NumPy's: NumPy takes its place."""
+    implementation = peers.get("cupy")
+    implementation.cupy = types.SimpleNamespace(**{**vars(np), "asnumpy": np.asarray})
+    assert computed(implementation) > 10
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+@pytest.mark.parametrize("name", ["cudnn", "cudnn_last"])
+def test_cudnn_is_asked_for_what_the_judge_expects(name, monkeypatch):
+    import torch
+
+    implementation = peers.get(name)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(fc.DeviceError, match="torch reports no CUDA device"):
+        implementation.setup(1)
+    implementation.torch, implementation.F, implementation.aten = torch, torch.nn.functional, torch.ops.aten
+    try:
+        with torch.no_grad():
+            assert computed(implementation) > 20
+    finally:
+        torch.set_grad_enabled(True)
 
 
 # -- whole networks ------------------------------------------------------------------------------------------

@@ -70,6 +70,9 @@ class Network(Problem):
             return sum(layer.length("forward") for layer in self.layers)
         return sum(max(layer.length(d) for d in layer.directions) for layer in self.layers)
 
+    def jumps(self, direction):
+        return direction == "step"
+
     @property
     def depth(self):
         return len(self.layers)

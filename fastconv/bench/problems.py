@@ -61,6 +61,10 @@ class Problem:
         """How many terms a result sums: what its rounding error is measured by."""
         return 1
 
+    def jumps(self, direction):
+        """Whether rounding of something in between (a maximum) may change single results altogether."""
+        return False
+
 
 class _Draw:
     """Normal random numbers of one dtype, seeded by a problem's name."""

@@ -49,6 +49,10 @@ GATE = 8
 """An implementation is wrong, and not timed, when it errs by more than so many times the bound of a direct
 sum: room for fast algorithms (Winograd, FFT), whose transforms cost them accuracy."""
 
+TURNED = 2
+"""As much for the gradients of networks, whose root mean square error is judged: so many times that of a
+share of units on the wrong side of their maximum as large as the relative error of a sum."""
+
 
 class Died(Exception):
     """The process of an implementation ended, or told of an error that leaves it useless."""
@@ -204,15 +208,23 @@ def judge(found, wanted, problem, direction, rounding=0.0):
         limit = GATE * (
             bound(math.sqrt(length) * scale, length, problem.dtype) + problem.depth * rounding * scale
         )
-        largest = float(error.max()) if not np.isnan(error).any() else math.inf
-        worst, excess = max(worst, largest / size), max(excess, largest / limit)
-        worst_rms = max(worst_rms, math.sqrt(np.mean(error**2)) / size)
+        finite = not np.isnan(error).any()
+        largest = float(error.max()) if finite else math.inf
+        rms = math.sqrt(np.mean(error**2))
+        if problem.jumps(direction) and finite:
+            # Where a maximum turns, a gradient changes altogether: single ones, as many as errors are large.
+            turned = problem.depth * (np.finfo(problem.dtype).eps * math.sqrt(length) + rounding)
+            excess = max(excess, rms / (TURNED * math.sqrt(turned) * size))
+        else:
+            excess = max(excess, largest / limit)
+        worst, worst_rms = max(worst, largest / size), max(worst_rms, rms / size)
     verdict = {"error_max": worst, "error_rms": worst_rms}
     if excess > 1:
         verdict["wrong"] = (
             f"off by {worst:.1g} of the results' size, {GATE * excess:.0f} times a direct sum's bound"
-            + " with factors rounded to TF32" * (rounding > 0)
-        )
+            if not problem.jumps(direction)
+            else f"off by {worst_rms:.1g} of the results' size, {excess:.1f} times what may be"
+        ) + " with factors rounded to TF32" * (rounding > 0)
     return verdict
 
 
