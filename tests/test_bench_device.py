@@ -354,7 +354,7 @@ def test_the_page_has_the_gpus_part():
     for picture in re.findall(r"<svg.*?</svg>", page, flags=re.S):
         ElementTree.fromstring(picture)
     plain = html.page({**made, "device": None})
-    assert page.count("<svg") == plain.count("<svg") + 3  # a crossing, gains, shares
+    assert page.count("<svg") == plain.count("<svg") + 4  # a crossing, gains, shares, cuDNN
     assert 'href="#gpu"' in page and 'id="gpu"' in page and 'id="gpu"' not in plain
     assert "from 16 on" in page and "GPU is faster" in page and "copying back" in page
     assert not re.search(r"https?://|<script|<link|<img|url\(", page)

@@ -154,6 +154,24 @@ def _peers(report):
         columns = "".join(spread_cell(found.get((name, peer))) for peer in peers)
         lines.append(f"<td>{escape(title_of(report, name))}</td>{columns}")
     yield table_of(("peer's time / ours", *(title_of(report, peer) for peer in peers)), lines, "headline")
+    yield from _peer_charts(report, peers)
+
+
+def _peer_charts(report, peers):
+    """A chart for each of fastconv's precisions and each direction."""
+    charts, cells = {}, gains.cells(report)
+    for ours, theirs, name, direction, value in gains.peer_ratios(report):
+        label = cells[name, direction][ours]["label"] or name
+        times = " / ".join(milliseconds(cells[name, direction][n]["best"]) for n in (theirs, ours))
+        tip = f"{label}: {title_of(report, theirs)} {times} = {value:.3g}x"
+        rows = charts.setdefault((ours, direction), {})
+        rows.setdefault(label, {})[peers.index(theirs)] = value, tip
+    yield legend(title_of(report, peer) for peer in peers)
+    for (ours, direction), rows in charts.items():
+        head = f"{DIRECTIONS[direction].capitalize()}, {title_of(report, ours)}"
+        chart = svg.dots(list(rows.items()), "peer's time / fastconv's time", head)
+        opened = " open" if ours == gains.OURS else ""
+        yield f'<details{opened}><summary>{escape(head)}</summary><div class="wide">{chart}</div></details>'
 
 
 def _numbers(report):

@@ -25,8 +25,8 @@ def _heading(report):
     yield f"GPU: {', '.join(facts)}"
     yield (
         f"  copying {there['copy_gbytes']:.4g} GB/s; to the device {there['to_device_gbytes']:.3g} GB/s"
-        f" (page-locked {there['pinned_to_device_gbytes']:.3g}), back {there['to_host_gbytes']:.3g} (page-locked"
-        f" {there['pinned_to_host_gbytes']:.3g}); a call {1e6 * there['call_seconds']:.3g} us, its answer"
+        f" (page-locked {there['pinned_to_device_gbytes']:.3g}), back {there['to_host_gbytes']:.3g}"
+        f" (page-locked {there['pinned_to_host_gbytes']:.3g}); a call {1e6 * there['call_seconds']:.3g} us, its answer"
         f" {1e6 * there['answer_seconds']:.3g} us"
     )
     ours = report["implementations"].get(gains.OURS, {})

@@ -61,19 +61,28 @@ def summary(report):
     ]
 
 
-def against_peers(report):
-    """{(precision's implementation, peer): spread of peer's warm time / ours}, where products are of one
-    precision: TF32 with TF32, float32 with float32."""
-    collected = {}
+def peer_ratios(report):
+    """(implementation of fastconv's, peer, problem, direction, ratio) of warm times on the device.
+
+    Compared is what rounds alike: TF32 with TF32, float32 with float32; ratio: the peer's time over ours.
+    """
     for (name, direction), cell in cells(report).items():
-        for ours, theirs in (
-            (o, t) for o in cell for t in cell if o.startswith(OURS) and not t.startswith(OURS)
-        ):
-            alike = ours.endswith("tf32") == theirs.endswith("tf32")
-            if alike and "best" in cell[ours] and "best" in cell[theirs]:
-                ratio = cell[theirs]["best"] / cell[ours]["best"]
-                label = f"{cell[ours]['label'] or name} {direction}"
-                collected.setdefault((ours, theirs), []).append((ratio, label))
+        own = [n for n in cell if n.startswith(OURS) and "best" in cell[n]]
+        others = [n for n in cell if not n.startswith(OURS) and "best" in cell[n]]
+        for ours in own:
+            for theirs in others:
+                if ours.endswith("tf32") == theirs.endswith("tf32"):
+                    yield ours, theirs, name, direction, cell[theirs]["best"] / cell[ours]["best"]
+
+
+def against_peers(report):
+    """{(implementation of fastconv's, peer): {mean, worst, worst_label, count} of `peer_ratios`}."""
+    labels = {
+        r["problem"]: r["label"] or r["problem"] for cell in cells(report).values() for r in cell.values()
+    }
+    collected = {}
+    for ours, theirs, name, direction, ratio in peer_ratios(report):
+        collected.setdefault((ours, theirs), []).append((ratio, f"{labels[name]} {direction}"))
     return {pair: spread(found) for pair, found in collected.items()}
 
 

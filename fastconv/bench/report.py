@@ -76,8 +76,8 @@ device           what `--device cuda` measured, or null: an object
                                      of a number as large as their root mean square
         cpu_error_max                as error_max, of the CPU
     crossings                        list: axis, base (the one-line name, * for what grows), direction, cpu
-                                     and device (results as above, with "value", the place on the axis), and pays,
-                                     a list: threads (of the CPU), implementation, transfers (whether they
+                                     and device (results as above, with "value", the place on the axis), and
+                                     pays, a list: threads (of the CPU), implementation, transfers (whether they
                                      count), smallest and largest value measured, word ("from": slower at
                                      some value, faster at all larger ones; "always"; "never"; "unknown"),
                                      at (the value at which the times meet, interpolated, or null)
