@@ -181,7 +181,9 @@ def _measure(options, report):
     if crossings:
         how = {"threads": settings["threads"], "quick": options.quick, **common}
         device.crossings(report, crossings, **how)
-    report["settings"].update({key: settings[key] for key in ("threads", "allocators", "seconds", "isa")})
+    if on_device:  # the CPU may have had no part in it
+        for key in ("threads", "allocators", "seconds", "isa"):
+            report["settings"].setdefault(key, settings[key])
 
 
 def _crossings(options):
