@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -71,7 +72,29 @@ def _implicit_forward(kernels, problem, x, weight, bias, y):
     kernels.conv_forward(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
 
 
+@lru_cache(maxsize=4096)
+def _pointwise(problem):
+    """Where the kernel covers the whole input, so that there is one output: the gradient of the input as a 1x1 convolution of dy with a filter for every
+    input value. None elsewhere.
+
+    As a correlation of dy and its padding it would mostly multiply zeros.
+    """
+    if problem.groups > 1 or problem.size != problem.kernel or max(problem.pad_low + problem.pad_high) or math.prod(problem.out) > 1:
+        return None
+    if any(step > 1 for step, taps in zip(problem.dilation, problem.kernel) if taps > 1):
+        return None
+    ones = (1, 1, 1)
+    return replace(problem, op="conv2d", ndim=2, batched=True, C=problem.K, K=problem.C * problem.taps, size=ones, kernel=ones, stride=ones, dilation=ones,
+                   padding_mode="zeros", activation=None)
+
+
 def _implicit_backward_input(kernels, problem, dy, weight, bias, dx):
+    single = _pointwise(problem)
+    if single is not None:
+        filters = weight.reshape(problem.K, single.K).T[:, :, None, None]
+        bias = None if bias is None else np.repeat(bias, problem.taps)
+        _implicit_forward(kernels, single, dy.reshape(problem.N, problem.K, 1, 1), filters, bias, dx.reshape(problem.N, single.K, 1, 1))
+        return
     kernels.conv_backward_input(dy, weight, plain(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
 
 
@@ -81,6 +104,9 @@ def _implicit_backward_weight(kernels, problem, dy, x, dweight):
 
 def _implicit_scratch(direction):
     def scratch(kernels, problem, threads):
+        single = _pointwise(problem) if direction == "backward_input" else None
+        if single is not None:
+            return kernels.conv_scratch("forward", problem.dtype.itemsize, _shape(kernels, single), threads)
         return kernels.conv_scratch(direction, problem.dtype.itemsize, _shape(kernels, problem), threads)
 
     return scratch
@@ -151,12 +177,16 @@ def _direct_suits_taps(products, problem):
 
 
 def _direct_suits(problem, precision):
+    if _pointwise(problem) is not None:
+        return "is a product of matrices here"
     reach = (problem.kernel[2] - 1) * problem.dilation[2] if problem.stride[2] == 1 else problem.size[2]
     overhang = _row_overhang(problem.out[2], reach, problem)
     return _direct_suits_rows(problem.K // problem.groups, overhang, problem.C // problem.groups * problem.taps, problem)
 
 
 def _direct_suits_input(problem, precision):
+    if _pointwise(problem) is not None:
+        return "is a product of matrices here"
     rows, products, stride = problem.C // problem.groups, problem.K // problem.groups * problem.taps, problem.stride[2]
     if max(problem.stride) == 1:
         return _direct_suits_rows(rows, _row_overhang(problem.size[2], (problem.kernel[2] - 1) * problem.dilation[2], problem), products, problem)
