@@ -415,8 +415,6 @@ def _winograd_suits(direction):
             channels, filters = filters, channels  # channels of dy are the input, (channel, phase) of dx the output
         saving = math.prod(problem.out) * problem.taps / (36 * tiles * phases)
         saving /= 1 + to_points / filters + from_points / channels
-        if channels // (1 if direction == "backward_input" else phases) * problem.taps > DIRECT_PRODUCTS:  # against packed patches, which few filters do not repay
-            saving *= 1 + PACKING / filters
         # A strided gradient is cheap to beat: the direct form works phase by phase, on few taps each.
         if saving < WINOGRAD_SAVING["strided_input" if direction == "backward_input" and phases > 1 else direction]:
             return "saves too few multiplications for what its transforms cost"
