@@ -9,6 +9,7 @@ tests'); torch for the peers. Ratio = cuDNN's time / ours.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -224,9 +226,7 @@ def program_for(bench, kind, direction, problem, last):
     from fastconv.cuda import select
 
     dtype, name = KINDS[kind]
-    if direction == "conv_backward_weight" and kind in ("tf32", "3xtf32"):
-        return None, "no kernel of its own yet"
-    if bench.device.arch != 90:
+    if bench.device.arch != 90 or direction not in select.CHOICES[name].directions:
         name = OLDER.get(name, name)
     reason = select.refused(name, direction, problem, bench.device, dtype)
     if reason:
@@ -448,9 +448,19 @@ def stage_operations():
         )
 
 
+def peer_sum(torch, direction, stride, padding, x, w, dy):
+    """y or dweight by torch, in the arrays' dtype."""
+    if direction == "conv":
+        return torch.nn.functional.conv2d(x, w, None, stride, padding)
+    mask = [False, True, False]
+    return torch.ops.aten.convolution_backward(
+        dy, x, w, None, stride, padding, [1, 1], False, [0, 0], 1, mask
+    )[1]  # fmt: skip
+
+
 def stage_accuracy():
-    """Errors on real-valued inputs at real sizes against float64, in units of eps * (2 + sqrt(L)) *
-    conv(|x|, |w|).
+    """Errors on real-valued inputs at real sizes against float64, in units of eps * (2 + sqrt(L)) * the same
+    sum of magnitudes.
     """
     import numpy as np
 
@@ -458,36 +468,39 @@ def stage_accuracy():
     if torch is None:
         return row("not run", "torch is not installed")
     bench = Bench()
-    for title in ("resnet conv1", "resnet 56 3x3 64", "resnet 14 1x1 1024", "vgg 28 3x3 512"):
+    titles = ("resnet conv1", "resnet 56 3x3 64", "resnet 14 1x1 1024", "vgg 28 3x3 512")
+    for title, sign, direction in itertools.product(
+        titles, ("mixed", "positive"), ("conv", "conv_backward_weight")
+    ):
         N, C, size, K, kernel, stride, padding = SHAPES[title]
         problem = problem_of((2, C, size, K, kernel, stride, padding))
-        for sign in ("mixed", "positive"):
-            torch.manual_seed(0)
-            x = torch.randn(2, C, size, size, device="cuda")
-            w = torch.randn(K, C, kernel, kernel, device="cuda")
-            x, w = (x.abs(), w.abs()) if sign == "positive" else (x, w)
-            exact = torch.nn.functional.conv2d(x.double(), w.double(), None, stride, padding)
-            scale = torch.nn.functional.conv2d(x.double().abs(), w.double().abs(), None, stride, padding)
-            unit = np.finfo(np.float32).eps * (2 + math.sqrt(C * kernel * kernel)) * scale
-            worst = {}
-            for kind in ("3xtf32", "tf32", "strict"):
-                program, _ = program_for(bench, kind, "conv", problem, False)
-                if program is None:
-                    continue
-                y = torch.full_like(exact, math.nan, dtype=torch.float32)
-                bench.ready(program, x=x, weight=w, y=y)()
-                bench.cuda.synchronize()
-                worst[kind] = float(((y.double() - exact).abs() / unit).max())
-            for kind, allow in (("cuDNN fp32", False), ("cuDNN tf32", True)):
-                torch.backends.cudnn.allow_tf32 = allow
-                y = torch.nn.functional.conv2d(x, w, None, stride, padding)
-                worst[kind] = float(((y.double() - exact).abs() / unit).max())
-            bad = (
-                worst.get("3xtf32", 0) > 1
-                or worst.get("strict", 0) > 1
-                or any(map(math.isnan, worst.values()))
-            )
-            row("FAILED" if bad else "error/bound", title, sign, *(f"{k} {v:.3f}" for k, v in worst.items()))
+        torch.manual_seed(0)
+        shapes = problem.x_shape, problem.weight_shape, problem.y_shape
+        arrays = [torch.randn(*shape, device="cuda") for shape in shapes]
+        x, w, dy = (a.abs() for a in arrays) if sign == "positive" else arrays
+        if direction == "conv":
+            length, buffers, target = C * kernel * kernel, dict(x=x, weight=w), "y"
+        else:
+            length, buffers, target = dy[:, 0].numel(), dict(x=x, dy=dy), "dweight"
+        theirs = partial(peer_sum, torch, direction, [stride] * 2, [padding] * 2)
+        wide = [a.double() for a in (x, w, dy)]
+        exact = theirs(*wide)
+        unit = np.finfo(np.float32).eps * (2 + math.sqrt(length)) * theirs(*(a.abs() for a in wide))
+        worst = {}
+        for kind in ("3xtf32", "tf32", "strict"):
+            program, _ = program_for(bench, kind, direction, problem, False)
+            if program is None:
+                continue
+            found = torch.full_like(exact, math.nan, dtype=torch.float32)
+            bench.ready(program, **buffers, **{target: found})()
+            bench.cuda.synchronize()
+            worst[kind] = float(((found.double() - exact).abs() / unit).max())
+        for kind, allow in (("cuDNN fp32", False), ("cuDNN tf32", True)):
+            torch.backends.cudnn.allow_tf32 = allow
+            worst[kind] = float(((theirs(x, w, dy).double() - exact).abs() / unit).max())
+        bad = worst.get("3xtf32", 0) > 1 or worst.get("strict", 0) > 1 or any(map(math.isnan, worst.values()))
+        cells = (f"{k} {v:.3f}" for k, v in worst.items())
+        row("FAILED" if bad else "error/bound", title, sign, DIRECTIONS[direction], *cells)
 
 
 def stage_halves():

@@ -4,6 +4,7 @@ Run by `test_cuda_rows.py` in a process whose numba has no device but its simula
 """
 
 import ctypes
+from functools import partial
 
 import numpy as np
 import pytest
@@ -111,8 +112,26 @@ def test_backward(monkeypatch):
     _, dweight, _ = fc.cuda.conv2d_backward(*arrays, **OPTIONS, output_mask=(False, True, False))
     assert (fc.cuda.to_host(dx) == expected[0]).all() and (fc.cuda.to_host(dweight) == expected[1]).all()
     assert Machine.ran[0][-1].startswith("igemm_sm90_f32") and any(
-        "weight_gradient" in n for n in Machine.ran[1]
+        n.startswith("wgrad_sm80_f32") for n in Machine.ran[1]
     )
+
+
+@pytest.mark.parametrize(
+    "precision, kernel",
+    [("strict", "gemm_f32_weight_gradient"), ("fast", "wgrad_sm80_f32"), ("tf32", "wgrad_sm80_tf32")],
+)
+@pytest.mark.parametrize("options", [OPTIONS, dict(groups=2, dilation=(1, 2))])
+def test_weight_gradient(precision, kernel, options, monkeypatch):
+    w = np.ascontiguousarray(W[:4, : 6 // options.get("groups", 1)])
+    dy = rng.integers(-3, 4, fc.conv2d(X, w, **options).shape).astype(np.float32)
+    mask = (False, True, False)
+    _, expected, _ = fc.conv2d_backward(dy, X, w, **options, output_mask=mask)
+    sizes(monkeypatch, dy=dy, x=X, dweight=w)
+    with fc.precision(precision):
+        found = fc.cuda.conv2d_backward(*map(fc.cuda.to_device, (dy, X, w)), **options, output_mask=mask)
+    assert (fc.cuda.to_host(found[1]) == expected).all()
+    (names,) = Machine.ran
+    assert kernel in names
 
 
 def test_transposed_adds_its_bias(monkeypatch):
@@ -163,16 +182,17 @@ def test_half_forward(algorithm, dtype, options, monkeypatch):
     assert len(Machine.ran) == 3 and all(n[-1].startswith(f"{engine}_{WORD[dtype]}") for n in Machine.ran)
 
 
+@pytest.mark.parametrize("algorithm, sm", [("auto", 90), ("mma", 80)])
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("rank, options", [(1, {}), (2, dict(stride=2, padding=1)), (3, dict(padding=1))])
-def test_half_gradients(rank, options, dtype, monkeypatch):
+def test_half_gradients(rank, options, dtype, algorithm, sm, monkeypatch):
     x, w = real((2, 5, *(6, 7, 8)[-rank:]), dtype), real((3, 5, *(2, 3, 2)[-rank:]), dtype)
     forward, backward = (getattr(fc.reference, f"conv{rank}d{part}") for part in ("", "_backward"))
     dy = real(forward(*wide(x, w), **options).shape, dtype)
     expected = backward(*wide(dy, x, w), **options)
     magnitude = backward(*map(np.abs, wide(dy, x, w)), **options)
     arrays = [sent(a, dtype) for a in (dy, x, w)]
-    call = getattr(fc.cuda, f"conv{rank}d_backward")
+    call = partial(getattr(fc.cuda, f"conv{rank}d_backward"), algorithm=algorithm)
     short(monkeypatch, dy=dy, weight=w, dx=x)
     dx, _, _ = call(*arrays, **options, output_mask=(True, False, False))
     short(monkeypatch, dy=dy, x=x, dweight=w)
@@ -182,8 +202,8 @@ def test_half_gradients(rank, options, dtype, monkeypatch):
     for found, right, size, length in zip((dx, dweight, dbias), expected, magnitude, lengths):
         testing.compare(fetched(found), right, bounds.bound(size, length, dtype))
     assert len(Machine.ran) == 2
-    assert Machine.ran[0][-1].startswith(f"igemm_sm90_{WORD[dtype]}")
-    assert any(name.startswith(f"wgrad_sm90_{WORD[dtype]}") for name in Machine.ran[1])
+    assert Machine.ran[0][-1].startswith(f"igemm_sm{sm}_{WORD[dtype]}")
+    assert any(name.startswith(f"wgrad_sm{sm}_{WORD[dtype]}") for name in Machine.ran[1])
 
 
 @pytest.mark.parametrize("dtype", HALVES)

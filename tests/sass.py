@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastconv.cuda import _compile
-from fastconv.cuda.gen import gemm_f32, igemm_sm80, igemm_sm90, layout, memory_bound, wgrad_sm90
+from fastconv.cuda.gen import gemm_f32, igemm_sm80, igemm_sm90, layout, memory_bound, wgrad_sm80, wgrad_sm90
 
 MAIN = {
     "wgmma bf16": (igemm_sm90.kernel("bf16", bn=256), 90),
@@ -30,6 +30,12 @@ MAIN = {
     "mma f16, bias, sigmoid": (igemm_sm80.kernel("f16", True, "sigmoid"), 80),
     "mma tf32, bias, relu": (igemm_sm80.kernel("tf32", True, "relu"), 80),
     "mma 3xtf32": (igemm_sm80.kernel("f32"), 80),
+    "mma weight gradient, bf16": (wgrad_sm80.kernel("bf16"), 80),
+    "mma weight gradient, f16 on sm_90a": (wgrad_sm80.kernel("f16"), 90),
+    "mma weight gradient, tf32": (wgrad_sm80.kernel("tf32"), 80),
+    "mma weight gradient, tf32 on sm_90a": (wgrad_sm80.kernel("tf32"), 90),
+    "mma weight gradient, 3xtf32": (wgrad_sm80.kernel("f32"), 80),
+    "mma weight gradient, 3xtf32 on sm_90a": (wgrad_sm80.kernel("f32"), 90),
     "ffma": (gemm_f32.forward(), 80),
     "ffma weight gradient": (gemm_f32.weight_gradient(), 80),
     "channels last, 16 bit": (layout.channels_last("bf16", True), 80),

@@ -231,7 +231,7 @@ def weight_gradient(problem, arrays, dtype, make_program, last=False):
     views = view("x", problem.C, problem.size, last), view("dy", problem.K, problem.out, last)
     program = make_program(problem, *views)
     run(device, program, addresses)
-    kind = np.float32 if dtype == "f32" else np.uint16
+    kind = np.float32 if width == 4 else np.uint16
     return decode(device.get(addresses["dweight"], problem.weight_shape, kind), dtype), device, program
 
 
@@ -289,6 +289,33 @@ def test_mma_backward_input(case):
     assert_exact(actual, reference("backward_input", problem, arrays), "f16")
 
 
+@pytest.mark.parametrize("case, dtype", crossed(WEIGHT))
+def test_mma_weight_gradient(case, dtype):
+    problem = problem_of(**WEIGHT[case])
+    make = (lambda rng, shape: integers(rng, shape, -1, 2)) if BYTES[dtype] == 2 else integers
+    arrays = arrays_of(problem, np.random.default_rng(11), make)
+    expected = reference("backward_weight", problem, arrays)
+    last = dtype in ("bf16", "tf32")
+    for parts in (None, 2) if case in ("3x3", "ragged") else (None,):
+        program = lambda *a: convolution.mma_weight(*a, dtype, parts)  # noqa: E731, B023
+        actual, device, _ = weight_gradient(problem, arrays, dtype, program, last)
+        assert_exact(actual, expected, dtype)
+        assert device.launches[-2][1][2] == (parts or 1) and device.launches[-1][0].startswith("sum_parts")
+    reads = "matrix_load" if BYTES[dtype] == 2 else "shared_load"
+    assert device.conflicts[reads] == device.conflicts["copy16"] == 1
+
+
+def test_parts_of_a_weight_gradient_keep_the_device_busy():
+    """A long sum over few tiles is cut up, and none of its k-tiles is lost."""
+    problem = problem_of(2, 3, 5, (24, 23), (2, 2))
+    arrays = arrays_of(problem, np.random.default_rng(12))
+    program = lambda *a: convolution.mma_weight(*a, "f32")  # noqa: E731
+    actual, device, _ = weight_gradient(problem, arrays, "f32", program)
+    assert_exact(actual, reference("backward_weight", problem, arrays), "f32")
+    # 2 * 23 * 22 positions are 64 k-tiles, of which a part shall have 8
+    assert device.launches[-2] == ("wgrad_sm80_f32", (1, 1, 8))
+
+
 def real(rng, shape):
     return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
 
@@ -316,6 +343,35 @@ def test_float32_accuracy(kernel, make):
     if kernel == "mma" and make is positive:
         single, _ = computed("forward", problem, arrays, "tf32", lambda sums: convolution.mma(sums, "tf32"))
         assert (np.abs(single - expected) > limit).any()
+
+
+@pytest.mark.parametrize("make", [real, positive])
+def test_float32_accuracy_of_a_weight_gradient(make):
+    """The same of the sum over positions."""
+    problem = problem_of(3, 8, 8, (18, 17), (3, 3), stride=(1, 2), padding=1)
+    arrays = arrays_of(problem, np.random.default_rng(8), make)
+    expected = reference("backward_weight", problem, arrays)
+    magnitude = reference("backward_weight", problem, {name: np.abs(a) for name, a in arrays.items()})
+    limit = bounds.bound(magnitude, problem.N * math.prod(problem.out), np.float32)
+    three, _, _ = weight_gradient(problem, arrays, "f32", lambda *a: convolution.mma_weight(*a, "f32"))
+    testing.compare(three, expected, limit)
+    single, _, _ = weight_gradient(problem, arrays, "tf32", lambda *a: convolution.mma_weight(*a, "tf32"))
+    assert (np.abs(single - expected) > limit).any()
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "tf32", "f32"])
+def test_what_is_not_finite_stays_in_its_own_weight_gradients(dtype):
+    problem = problem_of(2, 24, 16, (9, 8), (3, 3), padding=1)
+    arrays = arrays_of(problem, np.random.default_rng(9))
+    x, dy = arrays["x"].copy(), arrays["dy"].copy()
+    x[0, 5, 0, 0], x[1, 7, 4, 3], dy[1, 9, 3, 2] = np.nan, np.inf, np.nan
+    program = lambda *a: convolution.mma_weight(*a, dtype, 2)  # noqa: E731
+    clean, _, _ = weight_gradient(problem, arrays, dtype, program)
+    found, _, _ = weight_gradient(problem, arrays | {"x": x, "dy": dy}, dtype, program)
+    touched = np.zeros(found.shape, bool)
+    # the corner meets no position at the taps of the last row and column
+    touched[:, 5, :2, :2] = touched[:, 7] = touched[9] = True
+    assert (np.isfinite(found) == ~touched).all() and (found[~touched] == clean[~touched]).all()
 
 
 @pytest.mark.parametrize("kernel", ["wgmma", "mma", "ffma"])

@@ -25,7 +25,9 @@ def test_machine_code(title):
         assert f.count("UTMALDG") >= 2 and "IM2COL" in f.text
         assert f.count("USETMAXREG") == (2 if "registers" in families else 0)
     if "mma" in families:
-        assert f.count("HMMA") and f.count("LDSM") and f.count("LDGSTS")
+        words = "= shared_load(" in kernel.source  # 32-bit operands that ldmatrix cannot turn
+        assert f.count("HMMA") == 32 * (3 if "accumulate" in families else 1)
+        assert f.count("LDS" if words else "LDSM") and f.count("LDGSTS")
     if "outer_sum" in families:
         assert f.count("FFMA") >= 1024 and f.count("LDGSTS")
 

@@ -77,7 +77,7 @@ def test_precision_decides(precision, device, expected):
         == auto(PROBLEM, precision, device, "conv_backward_input")
         == expected
     )
-    weight = "ffma" if device.arch >= 80 else "simple"
+    weight = expected.replace("wgmma", "mma")  # wgmma has no transposed operands of 32 bits
     assert auto(PROBLEM, precision, device, "conv_backward_weight") == weight
 
 
@@ -85,12 +85,16 @@ def test_tf32_is_never_silent():
     reason = select.unsuited("wgmma_tf32", PROBLEM, "fast")
     assert reason == "is single-pass TF32: needs set_precision('tf32'), got 'fast'"
     assert "three TF32 products" in select.unsuited("wgmma_3xtf32", PROBLEM, "strict")
+    assert "single-pass TF32" in select.unsuited("mma_tf32", PROBLEM, "strict")
+    assert "three TF32 products" in select.unsuited("mma_3xtf32", PROBLEM, "strict")
 
 
 def test_half_precision_uses_tensor_cores_everywhere():
     for direction in select.DIRECTIONS:
         assert auto(PROBLEM, "strict", direction=direction, dtype="bf16") == "wgmma"
-    assert auto(PROBLEM, "strict", A100, dtype="f16") == "mma"
+        assert auto(PROBLEM, "strict", A100, direction, "f16") == "mma"
+    far = problem_of(1, 64, 8, (99,), (3,), stride=9)  # farther than the TMA unit steps
+    assert auto(far, "strict", direction="conv_backward_weight", dtype="bf16") == "mma"
 
 
 def test_the_choice_does_not_depend_on_the_batch():

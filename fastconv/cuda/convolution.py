@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from . import geometry, maps
-from .gen import gemm_f32, igemm_sm80, igemm_sm90, layout, wgrad_sm90
+from .gen import gemm_f32, igemm_sm80, igemm_sm90, layout, wgrad_sm80, wgrad_sm90
 from .gen.kernel import BYTES, MAXIMUM, ceil_div
 from .program import Pointer, Program, Step
 
@@ -432,12 +432,14 @@ def mma(sums, dtype):
     return build.program()
 
 
-def splits(tiles, steps, least=8):
+def splits(tiles, steps, wanted=None, least=8):
     """How many parts a sum of `steps` k-tiles is cut into, so that two waves of blocks are busy; and its
     steps a part.
+
+    wanted: parts to cut it into instead, as far as that divides it.
     """
-    wanted = max(1, min(ceil_div(2 * SMS, tiles), steps // least))
-    per_part = ceil_div(steps, wanted)
+    wanted = wanted or max(1, min(ceil_div(2 * SMS, tiles), steps // least))
+    per_part = max(1, ceil_div(steps, wanted))
     return ceil_div(steps, per_part), per_part
 
 
@@ -502,7 +504,7 @@ def wgmma_weight(problem, x, dy, dtype, tile=None):
         gradient = as_channels_last(build, gradient, problem.N, dtype)
         if not _one_matrix(gradient, problem.N):
             raise Refused(f"needs dy without gaps between positions, got strides {gradient.strides}")
-        bn, consumers, _ = tile or (64 if columns <= 64 else 128, 1 if rows <= 64 else 2, 0)
+        bn, consumers, wanted = tile or (64 if columns <= 64 else 128, 1 if rows <= 64 else 2, None)
         image_map = im2col_map(source, problem.N, axes, dtype, wgrad_sm90.DEPTH)
         check_tma(image_map, axes)
         pitch = gradient.strides[4]
@@ -511,11 +513,7 @@ def wgmma_weight(problem, x, dy, dtype, tile=None):
         )
         c_tiles, k_tiles = ceil_div(columns, bn), ceil_div(rows, 64 * consumers)
         chunks = ceil_div(positions, wgrad_sm90.DEPTH)
-        if tile:
-            steps = ceil_div(chunks, tile[2])
-            parts = ceil_div(chunks, steps)
-        else:
-            parts, steps = splits(c_tiles * problem.taps * k_tiles, chunks)
+        parts, steps = splits(c_tiles * problem.taps * k_tiles, chunks, wanted)
         rounded = 2 * ceil_div(columns, 2)  # two neighbours are stored at once
         size = rows * problem.taps * rounded
         _indexable(size * parts)
@@ -542,6 +540,39 @@ def wgmma_weight(problem, x, dy, dtype, tile=None):
             1,
             rounded,
         )
+    return build.program()
+
+
+def mma_weight(problem, x, dy, dtype, parts=None):
+    """The Program of a weight gradient on sm_80 tensor cores. parts: to cut the sum into, None for as many
+    as keep the device busy.
+    """
+    width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
+    build, unit = Builder(), 16 // width
+    axes = geometry.forward(problem)
+    positions = problem.N * math.prod(problem.out)
+    for source, gradient, rows, columns, offset in _groups_of_weight(problem, x, dy, width):
+        # as for `mma`, whole pieces of 16 bytes are read
+        source = as_channels_last(build, source, problem.N, storage, whole=True)
+        gradient = as_channels_last(build, gradient, problem.N, storage, whole=True)
+        _indexable(positions, _extent(problem.N, source), _extent(problem.N, gradient))
+        channels = unit * ceil_div(columns, unit)
+        elements = problem.taps * channels
+        size = rows * elements
+        tiles = ceil_div(elements, wgrad_sm80.TILE), ceil_div(rows, wgrad_sm80.TILE)
+        count, steps = splits(math.prod(tiles), ceil_div(positions, wgrad_sm80.depth(dtype)), parts)
+        _indexable(size * count)
+        target = build.scratch("parts", 4 * size * count)
+        n, _, *spatial = gradient.strides
+        build.launch(
+            wgrad_sm80.kernel(dtype), (*tiles, count), source.pointer, gradient.pointer, target, problem.N,
+            rows, channels, elements, steps, size, *(a.taps for a in axes), *_walk(axes, source),
+            *(a.step for a in axes), n, *spatial,
+        )  # fmt: skip
+        _sum_parts(
+            build, storage, target, Pointer("dweight", offset), rows, columns, problem.taps, count, size,
+            elements, 1, channels,
+        )  # fmt: skip
     return build.program()
 
 

@@ -44,11 +44,11 @@ ANY = ("strict", "fast", "tf32")
 # fastest first
 CHOICES = {
     "wgmma": Choice(None, HALF, (90, 90), ANY, DIRECTIONS),
-    "mma": Choice(None, HALF, (80, 999), ANY),
+    "mma": Choice(None, HALF, (80, 999), ANY, DIRECTIONS),
     "wgmma_tf32": Choice("tf32", SINGLE, (90, 90), ("tf32",)),
-    "mma_tf32": Choice("tf32", SINGLE, (80, 999), ("tf32",)),
+    "mma_tf32": Choice("tf32", SINGLE, (80, 999), ("tf32",), DIRECTIONS),
     "wgmma_3xtf32": Choice("f32", SINGLE, (90, 90), ("fast", "tf32")),
-    "mma_3xtf32": Choice("f32", SINGLE, (80, 999), ("fast", "tf32")),
+    "mma_3xtf32": Choice("f32", SINGLE, (80, 999), ("fast", "tf32"), DIRECTIONS),
     "ffma": Choice("f32", SINGLE, (80, 999), ANY, DIRECTIONS),
 }
 
@@ -131,7 +131,8 @@ def program_of(name, direction, problem, dtype, first, second, bias=False):
     if direction == "conv_backward_weight":
         if name == "ffma":
             return convolution.ffma_weight(problem, first, second)
-        return convolution.wgmma_weight(problem, first, second, kind)
+        made = convolution.wgmma_weight if name == "wgmma" else convolution.mma_weight
+        return made(problem, first, second, kind)
     if direction == "conv":
         sums = convolution.forward_sums(problem, first, second, BYTES[dtype])
     else:

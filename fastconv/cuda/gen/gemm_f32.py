@@ -9,22 +9,13 @@ Which element belongs to a thread is chosen for shared memory: reads of 16 bytes
 copies by 32, meet all 32 banks once.
 """
 
-from .kernel import Kernel, activated, indent
+from .kernel import AXES, Kernel, activated, decode, indent, pipeline
 
 DEPTH, TILE, THREADS, STAGES = 16, 128, 256, 3
-AXES = "dhw"
 OPERATIONS = (
     ("zeros", "zeros", 64), ("wait", "copy_wait", STAGES - 2),
     ("load_bias", "load", "f32"), ("store", "store", "f32"),
 )  # fmt: skip
-
-
-def _decode(name, counts="count"):
-    """Lines that split `pixel` into n and an index on every axis."""
-    lines = [f"{name}n = uint32(pixel)"]
-    for a in reversed(AXES):
-        lines += [f"{name}{a} = uint32({name}n % {counts}_{a})", f"{name}n = uint32({name}n // {counts}_{a})"]
-    return lines
 
 
 # 16 x 16 threads; a warp covers 8 x 4 of them
@@ -40,33 +31,8 @@ _PLACE = """
 
 
 def _pipeline(load, stage, b_start):
-    """Lines of the loop: k-tile k is fetched while k - 2 is computed and k - 1 is on its way.
-
-    One copy of the fetching serves the first k-tiles too: beyond the sum it writes zeros, which is cheaper
-    than a text of twice the length (numba's time grows with the square of it).
-    """
-    lag = STAGES - 1
-    return [
-        "st = uint32(0)",
-        "old = uint32(1)",
-        f"for now in range(uint32(steps + {lag})):",
-        "    k = uint32(now)",
-        "    wait()",
-        "    cuda.syncthreads()",
-        f"    tile = uint32(base + st * {stage})",
-        *("    " + line for line in load),
-        "    copy_commit()",
-        f"    if k >= {lag}:",
-        f"        tile = uint32(base + old * {stage})",
-        f"        acc = outer_sum(acc, uint32(tile + at_a), uint32(tile + at_b + {b_start}))",
-        "    st = uint32(st + 1)",
-        f"    if st == {STAGES}:",
-        "        st = uint32(0)",
-        "    old = uint32(old + 1)",
-        f"    if old == {STAGES}:",
-        "        old = uint32(0)",
-        "wait_all()",
-    ]
+    product = f"acc = outer_sum(acc, uint32(tile + at_a), uint32(tile + at_b + {b_start}))"
+    return pipeline(load, [product], stage, STAGES)
 
 
 def forward(bias=False, activation=None):
@@ -116,7 +82,7 @@ def forward(bias=False, activation=None):
             save += [f"bias{j} = load_bias(bias + uint64({channel}) * 4, in{j})"]
     for i in range(8):
         save += [f"pixel = uint32(m0 + ta * 4 + {i % 4 + 64 * (i // 4)})", "exists = lt(pixel, M)"]
-        save += _decode("o_")
+        save += decode("o_")
         terms = " + ".join(f"o_{a} * y_{a}" for a in "n" + AXES)
         save += [f"here = uint32({terms})"]
         for j in range(8):
@@ -134,7 +100,7 @@ def {name}(x, table, weight, y, {"bias, " if bias else ""}{", ".join(integers)})
     half = uint32(t >> 7)
     pixel = uint32(m0 + m)
     exists = lt(pixel, M)
-{indent(_decode("i_") + start, 1)}
+{indent(decode("i_") + start, 1)}
     acc = zeros()
 {indent(_pipeline(load, stage, b_start), 1)}
 {indent(save, 1)}
@@ -175,7 +141,7 @@ def weight_gradient():
         load += [
             f"pixel = uint32(p0 + uint32(k * {DEPTH}) + low + {8 * i})",
             "there = uint32(lt(pixel, M) & lt(uint32(k), steps))",
-            *_decode("i_"),
+            *decode("i_"),
         ]
         load += ["here = uint32(" + " + ".join(f"i_{a} * y_{a}" for a in "n" + AXES) + ")"]
         load += [f"i_{a} = uint32(i_{a} * stride_{a} + origin_{a})" for a in AXES]

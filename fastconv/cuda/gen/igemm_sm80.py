@@ -10,7 +10,7 @@ hands out words, so that all dtypes share the text. "f32" is three TF32 products
 here for both operands, each k-tile summed from zero.
 """
 
-from .kernel import BYTES, Kernel, activated, indent
+from .kernel import AXES, BYTES, Kernel, activated, decode, indent
 
 TILE, THREADS, STAGES, ROW = 128, 256, 4, 64
 STAGE = 2 * TILE * ROW
@@ -21,6 +21,24 @@ def tile_channels(dtype):
     return ROW // BYTES[dtype]
 
 
+def three_products(a, b):
+    """Lines that add A B to part_sum in three TF32 products, the small ones first.
+
+    a, b: texts of the float32 registers of A (4 a tile) and B (2 a tile). A value is its part rounded to
+    nearest, h, and the rest, l; l * l, at most 2**-22 of the product, is left out.
+    """
+    lines, names = [], {}
+    for operand, registers in (("a", a), ("b", b)):
+        for i, register in enumerate(registers):
+            name = f"{operand}{i // 4}{i % 4}"
+            lines += [f"h = rounded_tf32({register})", f"h{name} = h", f"l{name} = rest({register}, h)"]
+            for part in "hl":
+                names.setdefault(part + operand, []).append(part + name)
+    for left, right in (("la", "hb"), ("ha", "lb"), ("ha", "hb")):
+        lines += [f"part_sum = mma(part_sum, ({', '.join(names[left])}), ({', '.join(names[right])}))"]
+    return lines
+
+
 def kernel(dtype, bias=False, activation=None):
     """The `Kernel` for "bf16", "f16", "tf32" or "f32".
 
@@ -29,30 +47,20 @@ def kernel(dtype, bias=False, activation=None):
     distances for d, h, w; strides of y for n, d, h, w, k. Grid: tiles of M x tiles of K, K fastest. x is
     aligned to 16 bytes and so are its strides.
     """
-    axes = "dhw"
     size, split = BYTES[dtype], dtype == "f32"
     piece = 16 // size
     chunk = tile_channels(dtype)
     name = f"igemm_sm80_{dtype}" + ("_bias" if bias else "") + (f"_{activation}" if activation else "")
-    integers = ["M", "K", "C", "chunks"] + [f"{what}_{a}" for what in ("taps", "count", "size") for a in axes]
-    integers += [f"x_{a}" for a in "n" + axes]
-    integers += [f"{what}_{a}" for what in ("stride", "origin", "step") for a in axes]
-    integers += [f"y_{a}" for a in "n" + axes + "k"]
-
-    def decode(name):
-        lines = [f"{name}n = uint32(pixel)"]
-        for a in reversed(axes):
-            lines += [
-                f"{name}{a} = uint32({name}n % count_{a})",
-                f"{name}n = uint32({name}n // count_{a})",
-            ]
-        return lines
+    integers = ["M", "K", "C", "chunks"] + [f"{what}_{a}" for what in ("taps", "count", "size") for a in AXES]
+    integers += [f"x_{a}" for a in "n" + AXES]
+    integers += [f"{what}_{a}" for what in ("stride", "origin", "step") for a in AXES]
+    integers += [f"y_{a}" for a in "n" + AXES + "k"]
 
     prepare = []
     for i in (0, 1):  # a thread copies one piece of two rows of x and of the weight
         prepare += [f"pixel = uint32(m0 + r + {64 * i})", f"exists{i} = lt(pixel, M)", *decode(f"p{i}")]
-        prepare += [f"p{i}{a} = uint32(p{i}{a} * stride_{a} + origin_{a})" for a in axes]
-        prepare += [f"own{i} = uint32(" + " + ".join(f"p{i}{a} * x_{a}" for a in "n" + axes) + ")"]
+        prepare += [f"p{i}{a} = uint32(p{i}{a} * stride_{a} + origin_{a})" for a in AXES]
+        prepare += [f"own{i} = uint32(" + " + ".join(f"p{i}{a} * x_{a}" for a in "n" + AXES) + ")"]
         prepare += [
             f"wanted{i} = lt(uint32(k0 + r + {64 * i}), K)",
             f"column{i} = uint32(uint32(k0 + r + {64 * i}) * steps * {chunk} + piece * {piece})",
@@ -61,11 +69,11 @@ def kernel(dtype, bias=False, activation=None):
         f"channel = uint32(part * {chunk} + piece * {piece})",
         "ahead_ok = uint32(lt(uint32(k), steps) & lt(channel, C))",
     ]
-    load += [f"at_{a} = uint32(tap_{a} * step_{a})" for a in axes]
-    load += ["beyond = uint32(channel + " + " + ".join(f"at_{a} * x_{a}" for a in axes) + ")"]
+    load += [f"at_{a} = uint32(tap_{a} * step_{a})" for a in AXES]
+    load += ["beyond = uint32(channel + " + " + ".join(f"at_{a} * x_{a}" for a in AXES) + ")"]
     for i in (0, 1):
         load += [f"ok = uint32(ahead_ok & exists{i})"]
-        load += [f"ok = uint32(ok & lt(uint32(p{i}{a} + at_{a}), size_{a}))" for a in axes]
+        load += [f"ok = uint32(ok & lt(uint32(p{i}{a} + at_{a}), size_{a}))" for a in AXES]
         load += [
             f"target = uint32(tile + put + {64 * i * ROW})",
             f"copy16(target, x + uint64(uint32(uint32(own{i} + beyond) * ok)) * {size}, uint32(ok * 16))",
@@ -74,7 +82,7 @@ def kernel(dtype, bias=False, activation=None):
             f"copy16(uint32(target + {TILE * ROW}), weight + uint64(source) * {size}, uint32(ok * 16))",
         ]
     load += ["copy_commit()", "part = uint32(part + 1)", "if part == chunks:", "    part = uint32(0)"]
-    for depth, a in enumerate(reversed(axes)):
+    for depth, a in enumerate(reversed(AXES)):
         load += ["    " * (depth + 1) + f"tap_{a} = uint32(tap_{a} + 1)"]
         if a != "d":
             load += ["    " * (depth + 1) + f"if tap_{a} == taps_{a}:"]
@@ -94,18 +102,8 @@ def kernel(dtype, bias=False, activation=None):
             )
             multiply += [f"b{n} = matrix_load({address})"]
         if split:
-            for name_, count in (("a", 4), ("b", 2)):
-                for i in range(count):
-                    for j in range(4):
-                        multiply += [f"h = rounded_tf32({name_}{i}[{j}])", f"h{name_}{i}{j} = h"]
-                        multiply += [f"l{name_}{i}{j} = rest({name_}{i}[{j}], h)"]
-            tuples = {
-                w + v: ", ".join(f"{w}{v}{i}{j}" for i in range(c) for j in range(4))
-                for w in "hl"
-                for v, c in (("a", 4), ("b", 2))
-            }
-            for left, right in (("la", "hb"), ("ha", "lb"), ("ha", "hb")):
-                multiply += [f"part_sum = mma(part_sum, ({tuples[left]}), ({tuples[right]}))"]
+            a, b = ([f"{v}{i}[{j}]" for i in range(c) for j in range(4)] for v, c in (("a", 4), ("b", 2)))
+            multiply += three_products(a, b)
         else:
             multiply += ["acc = mma(acc, a0 + a1 + a2 + a3, b0 + b1)"]
     if split:
@@ -120,7 +118,7 @@ def kernel(dtype, bias=False, activation=None):
     for m in range(4):
         for half in (0, 1):
             save += [f"pixel = uint32(row + {16 * m + 8 * half})", "exists = lt(pixel, M)", *decode("o_")]
-            save += ["here = uint32(" + " + ".join(f"o_{a} * y_{a}" for a in "n" + axes) + ")"]
+            save += ["here = uint32(" + " + ".join(f"o_{a} * y_{a}" for a in "n" + AXES) + ")"]
             for j in range(4):
                 for i in (0, 1):
                     value = f"acc[{(m * 4 + j) * 4 + 2 * half + i}]" + (f" + bias{j}{i}" if bias else "")
@@ -143,7 +141,7 @@ def {name}(x, weight, y, {"bias, " if bias else ""}{", ".join(integers)}):
     put = uint32(r * {ROW} + uint32(uint32(piece ^ uint32(uint32(r >> 1) & 3)) << 4))
 {indent(prepare, 1)}
     part = uint32(0)
-{indent([f"tap_{a} = uint32(0)" for a in axes], 1)}
+{indent([f"tap_{a} = uint32(0)" for a in AXES], 1)}
     # a lane's row of the four 8 x 8 matrices: of A rows 0-7 and 8-15, then the same rows 16 bytes on; of B
     # rows 0-7, the same 16 bytes on, then rows 8-15
     row_a = uint32(uint32(warp & 1) * 64 + uint32(lane & 15))

@@ -1,4 +1,5 @@
-"""What a generator returns: the text of one kernel and all that is needed to compile, launch and emulate it.
+"""What a generator returns: the text of one kernel and all that is needed to compile, launch and emulate it;
+and the pieces of text that several generators share.
 
 Rules for the text (the compiler and the emulator both rely on them): every integer result is wrapped in
 ``uint32(...)`` or ``uint64(...)``, both sides of ``//`` and ``%`` are uint32, loops and branches depend on
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 MAXIMUM = 2**31 - 1  # elements of an array that a kernel addresses with 32-bit indices
 BYTES = {"f32": 4, "tf32": 4, "f16": 2, "bf16": 2}
+AXES = "dhw"
 
 
 class Kernel(NamedTuple):
@@ -51,6 +53,47 @@ def ceil_div(a, b):
 
 def product(values):
     return math.prod(values)
+
+
+def decode(name):
+    """Lines that split the position `pixel` into image {name}n and indices {name}d, {name}h and {name}w."""
+    lines = [f"{name}n = uint32(pixel)"]
+    for a in reversed(AXES):
+        lines += [f"{name}{a} = uint32({name}n % count_{a})", f"{name}n = uint32({name}n // count_{a})"]
+    return lines
+
+
+def pipeline(load, multiply, stage, stages):
+    """Lines of a loop over `steps` k-tiles of `stage` bytes from `base` on: k-tile k is fetched while
+    k - stages + 1 is computed and those between are on their way.
+
+    load and multiply: lines that fetch k-tile `k` to address `tile`, or compute the one at `tile`; wait() and
+    wait_all() leave stages - 2 and no groups of copies unfinished. One copy of the fetching serves the first
+    k-tiles too: beyond the sum it writes zeros, which is cheaper than a text of twice the length (numba's
+    time grows with the square of it).
+    """
+    lag = stages - 1
+    return [
+        "st = uint32(0)",
+        "old = uint32(1)",
+        f"for now in range(uint32(steps + {lag})):",
+        "    k = uint32(now)",
+        "    wait()",
+        "    cuda.syncthreads()",
+        f"    tile = uint32(base + st * {stage})",
+        *("    " + line for line in load),
+        "    copy_commit()",
+        f"    if k >= {lag}:",
+        f"        tile = uint32(base + old * {stage})",
+        *("        " + line for line in multiply),
+        "    st = uint32(st + 1)",
+        f"    if st == {stages}:",
+        "        st = uint32(0)",
+        "    old = uint32(old + 1)",
+        f"    if old == {stages}:",
+        "        old = uint32(0)",
+        "wait_all()",
+    ]
 
 
 def activated(name, value):
