@@ -13,6 +13,7 @@ from fastconv.cuda.select import Device
 
 H200, A100, OLD, NONE = Device(90), Device(80, 108, 166912), Device(75), Device(0)
 PROBLEM = problem_of(2, 64, 64, (14, 14), (3, 3), padding=1)
+EMPTY = problem_of(0, 8, 8, (5, 5), (3, 3))
 
 
 def refused(name, problem=PROBLEM, device=H200, direction="conv", dtype=None):
@@ -40,8 +41,8 @@ def refused(name, problem=PROBLEM, device=H200, direction="conv", dtype=None):
         ("ffma", dict(problem=problem_of(1, 8, 8, (300,), (3,), padding=129, stride=9)), None),
         ("mma_tf32", dict(problem=problem_of(1, 8, 8, (40, 40, 40), (3, 3, 3), padding=17)), None),
         ("ffma", dict(problem=problem_of(1 << 20, 64, 64, (32, 32), (1, 1))), "at most 2147483647 elements"),
-        ("ffma", dict(problem=problem_of(0, 8, 8, (5, 5), (3, 3)), direction="conv_backward_weight"), "a grid of"),
-        ("mma_3xtf32", dict(problem=problem_of(0, 8, 8, (5, 5), (3, 3)), direction="conv_backward_weight"), "a grid of"),
+        ("ffma", dict(problem=EMPTY, direction="conv_backward_weight"), "needs a grid of"),
+        ("mma_3xtf32", dict(problem=EMPTY, direction="conv_backward_weight"), "needs a grid of"),
     ],
 )  # fmt: skip
 def test_refusals(name, change, reason):
