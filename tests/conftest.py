@@ -4,6 +4,7 @@ Also: poisoned memory for the kernels, and the count of conformance cases at the
 """
 
 import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,11 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+# A shell that starts a run in the background has Ctrl-C ignored, also in the children; some tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _built_in_place():
