@@ -68,8 +68,38 @@ def col2im(cols, problem):
 # -- implicit GEMM: patches are gathered into cache-sized panels straight from x, nothing is materialised --------
 
 
-def _implicit_forward(kernels, problem, x, weight, bias, y):
-    kernels.conv_forward(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
+def _forward(kernel, *how):
+    """Run a kernel of this name in the direction of y."""
+
+    def run(kernels, problem, x, weight, bias, y):
+        getattr(kernels, kernel)(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads(), *how)
+
+    return run
+
+
+_backward_input = _forward  # (kernels, problem, dy, weight, bias, dx): the same arguments with dy and dx in place of x and y
+
+
+def _backward_weight(kernel, *how):
+    """The same in the direction of dweight."""
+
+    def run(kernels, problem, dy, x, dweight):
+        getattr(kernels, kernel)(dy, x, dweight, _shape(kernels, problem), _config.get_num_threads(), *how)
+
+    return run
+
+
+def _scratch(kernel):
+    """direction -> scratch(kernels, problem, threads), as the kernels count it."""
+
+    def of(direction):
+        return lambda kernels, problem, threads: getattr(kernels, kernel)(direction, problem.dtype.itemsize, _shape(kernels, problem), threads)
+
+    return of
+
+
+_implicit_forward, _implicit_backward_weight = _forward("conv_forward"), _backward_weight("conv_backward_weight")
+_correlated_backward_input, _correlation_scratch = _backward_input("conv_backward_input"), _scratch("conv_scratch")
 
 
 @lru_cache(maxsize=4096)
@@ -95,19 +125,13 @@ def _implicit_backward_input(kernels, problem, dy, weight, bias, dx):
         bias = None if bias is None else np.repeat(bias, problem.taps)
         _implicit_forward(kernels, single, dy.reshape(problem.N, problem.K, 1, 1), filters, bias, dx.reshape(problem.N, single.K, 1, 1))
         return
-    kernels.conv_backward_input(dy, weight, plain(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
-
-
-def _implicit_backward_weight(kernels, problem, dy, x, dweight):
-    kernels.conv_backward_weight(dy, x, dweight, _shape(kernels, problem), _config.get_num_threads())
+    _correlated_backward_input(kernels, problem, dy, weight, bias, dx)
 
 
 def _implicit_scratch(direction):
     def scratch(kernels, problem, threads):
         single = _pointwise(problem) if direction == "backward_input" else None
-        if single is not None:
-            return kernels.conv_scratch("forward", problem.dtype.itemsize, _shape(kernels, single), threads)
-        return kernels.conv_scratch(direction, problem.dtype.itemsize, _shape(kernels, problem), threads)
+        return _correlation_scratch("forward" if single else direction)(kernels, single or problem, threads)
 
     return scratch
 
@@ -132,23 +156,10 @@ def _direct_accepts_input(problem):
     return _few_products(problem.K // problem.groups * problem.taps)
 
 
-def _direct_forward(kernels, problem, x, weight, bias, y):
-    kernels.conv_forward(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads(), True)
-
-
-def _direct_backward_input(kernels, problem, dy, weight, bias, dx):
-    kernels.conv_backward_input(dy, weight, plain(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads(), True)
-
-
-def _direct_backward_weight(kernels, problem, dy, x, dweight):
-    kernels.conv_backward_weight(dy, x, dweight, _shape(kernels, problem), _config.get_num_threads(), True)
-
-
-def _direct_scratch(direction):
-    def scratch(kernels, problem, threads):
-        return kernels.direct_scratch(direction, problem.dtype.itemsize, _shape(kernels, problem), threads)
-
-    return scratch
+_direct_forward = _forward("conv_forward", True)
+_direct_backward_input = _backward_input("conv_backward_input", True)
+_direct_backward_weight = _backward_weight("conv_backward_weight", True)
+_direct_scratch = _scratch("direct_scratch")
 
 
 def _overhang(positions, problem):
@@ -273,23 +284,10 @@ ROLLED_TAPS = 7
 SMALL_PLANE = 1024  # with what taps reach around it: small enough for planes as lanes
 
 
-def _depthwise_forward(kernels, problem, x, weight, bias, y):
-    kernels.depthwise_forward(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
-
-
-def _depthwise_backward_input(kernels, problem, dy, weight, bias, dx):
-    kernels.depthwise_backward_input(dy, weight, plain(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
-
-
-def _depthwise_backward_weight(kernels, problem, dy, x, dweight):
-    kernels.depthwise_backward_weight(dy, x, dweight, _shape(kernels, problem), _config.get_num_threads())
-
-
-def _depthwise_scratch(direction):
-    def scratch(kernels, problem, threads):
-        return kernels.depthwise_scratch(direction, problem.dtype.itemsize, _shape(kernels, problem), threads)
-
-    return scratch
+_depthwise_forward = _forward("depthwise_forward")
+_depthwise_backward_input = _backward_input("depthwise_backward_input")
+_depthwise_backward_weight = _backward_weight("depthwise_backward_weight")
+_depthwise_scratch = _scratch("depthwise_scratch")
 
 
 # -- im2col: the textbook form, the patch matrix of the whole batch written out and multiplied --------------------
@@ -369,23 +367,10 @@ def _winograd_accepts_zeros(problem):
     return _winograd_accepts(problem) or (None if problem.padding_mode == "zeros" else "needs padding_mode='zeros'")
 
 
-def _winograd_forward(kernels, problem, x, weight, bias, y):
-    kernels.winograd_forward(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads())
-
-
-def _winograd_backward_input(kernels, problem, dy, weight, bias, dx):
-    kernels.winograd_backward_input(dy, weight, plain(bias, problem.dtype), dx, _shape(kernels, problem), _config.get_num_threads())
-
-
-def _winograd_backward_weight(kernels, problem, dy, x, dweight):
-    kernels.winograd_backward_weight(dy, x, dweight, _shape(kernels, problem), _config.get_num_threads())
-
-
-def _winograd_scratch(direction):
-    def scratch(kernels, problem, threads):
-        return kernels.winograd_scratch(direction, problem.dtype.itemsize, _shape(kernels, problem), threads)
-
-    return scratch
+_winograd_forward = _forward("winograd_forward")
+_winograd_backward_input = _backward_input("winograd_backward_input")
+_winograd_backward_weight = _backward_weight("winograd_backward_weight")
+_winograd_scratch = _scratch("winograd_scratch")
 
 
 def _winograd_tiles(problem, direction):

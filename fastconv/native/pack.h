@@ -2,7 +2,7 @@
  *
  * stage      source rows of a block -> strip
  * gather     strip (or source) -> packed panel B[vector][k][VL]
- * transpose  packed panel -> pixels as the reduction index, for the gradient of the weights
+ * transpose  packed panel -> pixels as the reduction index, for the gradient of the weights; gather_turned does both at once
  * weights    any strides -> packed panel A[panel][k][MR]
  * scatter    a tile's result -> destination pixels that do not lie together
  */
