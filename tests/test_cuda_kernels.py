@@ -14,6 +14,7 @@ from emulator.operations import from_bits, to_bits
 from fastconv import _reference, testing
 from fastconv._problem import ConvProblem
 from fastconv.cuda import convolution
+from fastconv.cuda.gen import layout
 from fastconv.cuda.gen.kernel import BYTES
 from fastconv.cuda.program import resolved
 from fastconv.testing import bounds
@@ -390,6 +391,23 @@ def test_what_is_not_finite_stays_in_its_own_sums(kernel):
     touched = np.zeros(found.shape, bool)
     touched[0, :, 3:6, 2:5] = touched[1, :, :2, :2] = True
     assert (np.isfinite(found) == ~touched).all() and (found[~touched] == clean[~touched]).all()
+
+
+def test_weights_rounded_to_tf32():
+    """To nearest; NaN of any bits stay NaN, infinities what they are."""
+    nan = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF800001, 0x7FC00000, 0x7FFFF000], np.uint32)
+    other = np.array([np.inf, -np.inf, 0.0, -0.0, 1.0 + 2.0**-11, 1.0 + 2.0**-12, -3.0, 1e-40], np.float32)
+    weight = np.concatenate([nan.view(np.float32), other])
+    device, n = Device(), len(weight)
+    source, out = device.put(weight), device.allocate(4 * n)
+    device.launch(layout.pack_weight("tf32"), (1,), [source, out, 1, n, n, 1, 1, 1, n, 1, 0, 0, 0, 0])
+    bits = device.get(out, (n,), np.uint32)
+    assert not (bits[len(nan) :] & 0x1FFF).any()
+    found = bits.view(np.float32)
+    assert np.isnan(found[: len(nan)]).all()
+    expected = np.array([np.inf, -np.inf, 0.0, -0.0, 1.0 + 2.0**-10, 1.0, -3.0], np.float32)
+    testing.same_bits(found[len(nan) : -1], expected)
+    assert abs(float(found[-1]) - 1e-40) <= 2.0**-137  # half the distance of subnormal numbers
 
 
 @pytest.mark.parametrize("name", ["leaky_relu", "sigmoid", "tanh"])

@@ -111,8 +111,9 @@ def {name}(x, out, total, C, rounded, D, H, W, left, inner, x_n, x_c, x_d, x_h, 
 def pack_weight(dtype):
     """Weight elements in a kernel's order: out[row, tap, column] with columns rounded up by zeros.
 
-    dtype "tf32" rounds to nearest, "f32" writes the tf32 part to `out` and the rest to `low`, "copy32" and
-    16-bit dtypes copy. Parameters: P weight, P out, (P low,) I rows, I columns, I rounded, I taps of three
+    dtype "tf32" rounds to nearest (an infinity stays one, and so does every NaN, which rounding by adding to
+    the bits would make zero or an infinity), "f32" writes the tf32 part to `out` and the rest to `low`, of which
+    one is NaN where the weight is, "copy32" and 16-bit dtypes copy. Parameters: P weight, P out, (P low,) I rows, I columns, I rounded, I taps of three
     axes (slow to fast), I strides in elements of row, column, tap axes, I element of tap (0, 0, 0). Strides
     may be negative.
     """
@@ -127,7 +128,10 @@ def pack_weight(dtype):
             "store32(low + at, rest(v, h), inside)",
         ]
     elif dtype == "tf32":
-        write = ["store32(out + at, rounded_tf32(v), inside)"]
+        write = [
+            "nan = above(value(v), value(uint32(0x7F800000)))",  # nothing but NaN is above infinity
+            "store32(out + at, select(uint32(v | 0x400000), rounded_tf32(v), nan), inside)",
+        ]
     else:
         write = [f"{store}(out + at, v, inside)"]
     integers = "rows, columns, rounded, taps_d, taps_h, taps_w, s_row, s_column, s_d, s_h, s_w, first"
