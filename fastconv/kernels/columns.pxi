@@ -31,11 +31,14 @@ cdef object run_im2col(real *cols, Shape p, fc_source *x, int threads):
     cdef Tables t = Tables(p)
     cdef ix plane, length = p.taps * p.out[0] * p.out[1] * p.out[2]
     forward_axes(axis, t, p)
-    if p.N * p.C * length < 32768:  # about 10 us of copying
-        threads = 1
+    threads = threads_for(p.N * p.C * length, threads)
     with nogil:
-        for plane in prange(p.N * p.C, num_threads=threads, schedule="static"):
-            columns_of_plane(cols + plane * length, axis, x, x.data + plane // p.C * x.n + plane % p.C * x.c)
+        if threads == 1:
+            for plane in range(p.N * p.C):
+                columns_of_plane(cols + plane * length, axis, x, x.data + plane // p.C * x.n + plane % p.C * x.c)
+        else:
+            for plane in prange(p.N * p.C, num_threads=threads, schedule="static"):
+                columns_of_plane(cols + plane * length, axis, x, x.data + plane // p.C * x.n + plane % p.C * x.c)
 
 
 def im2col(cnp.ndarray x, cnp.ndarray cols, Shape shape, int threads):
@@ -79,12 +82,15 @@ cdef object run_col2im(real *x, Shape p, fc_view *cols, int threads):
     cdef ix row = padded(p.out[2])
     cdef real *buffer
     forward_axes(axis, t, p)
-    if p.N * p.C * length < 32768:
-        threads = 1
+    threads = threads_for(p.N * p.C * length, threads)
     buffer = <real *> take_scratch(threads * row * sizeof(real))
     with nogil:
-        for plane in prange(p.N * p.C, num_threads=threads, schedule="static"):
-            plane_of_columns(x + plane * size, axis, cols, plane * length, buffer + threadid() * row)
+        if threads == 1:
+            for plane in range(p.N * p.C):
+                plane_of_columns(x + plane * size, axis, cols, plane * length, buffer)
+        else:
+            for plane in prange(p.N * p.C, num_threads=threads, schedule="static"):
+                plane_of_columns(x + plane * size, axis, cols, plane * length, buffer + threadid() * row)
         fc_scratch_give(buffer)
 
 
@@ -126,8 +132,12 @@ cdef object run_matmul(real *c, ix rows, ix inner, ix columns, cnp.ndarray a, cn
     with nogil:
         correlate(c, &job, threads)
         if bias != NULL:
-            for i in prange(rows, num_threads=threads if rows * columns > 32768 else 1, schedule="static"):
-                add_vector(c + i * columns, bias, columns)
+            if threads_for(rows * columns, threads) == 1:
+                for i in range(rows):
+                    add_vector(c + i * columns, bias, columns)
+            else:
+                for i in prange(rows, num_threads=threads, schedule="static"):
+                    add_vector(c + i * columns, bias, columns)
 
 
 cdef void add_vector(real *y, const real *x, ix count) noexcept nogil:
@@ -165,8 +175,12 @@ cdef void finish_row(real *y, real bias, ix count, int activation) noexcept nogi
 cdef object run_finish(real *y, const real *bias, ix rows, ix count, Shape p, int threads):
     cdef ix i
     with nogil:
-        for i in prange(rows, num_threads=threads if rows * count > 32768 else 1, schedule="static"):
-            finish_row(y + i * count, bias[i % p.K] if bias != NULL else <real> 0, count, p.activation)
+        if threads_for(rows * count, threads) == 1:
+            for i in range(rows):
+                finish_row(y + i * count, bias[i % p.K] if bias != NULL else <real> 0, count, p.activation)
+        else:
+            for i in prange(rows, num_threads=threads, schedule="static"):
+                finish_row(y + i * count, bias[i % p.K] if bias != NULL else <real> 0, count, p.activation)
 
 
 def finish(cnp.ndarray y, cnp.ndarray bias, Shape shape, int threads):

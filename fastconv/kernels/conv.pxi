@@ -248,8 +248,12 @@ cdef object run_backward_padded(real *dx, Shape p, fc_source *dy, Weights *w, in
             sample.data = dy.data + n * dy.n
             run_backward_input(buffer, p, &sample, w, NULL, 1, extent, zero, direct, threads)
             with nogil:
-                for i in prange(p.C, num_threads=threads, schedule="static"):
-                    fold_plane(dx + (n * p.C + i) * plane, buffer + i * padded_plane, p, extent)
+                if threads_for(p.C * padded_plane, threads) == 1:
+                    for i in range(p.C):
+                        fold_plane(dx + (n * p.C + i) * plane, buffer + i * padded_plane, p, extent)
+                else:
+                    for i in prange(p.C, num_threads=threads, schedule="static"):
+                        fold_plane(dx + (n * p.C + i) * plane, buffer + i * padded_plane, p, extent)
     finally:
         fc_scratch_give(buffer)
 

@@ -349,10 +349,16 @@ cdef int correlate(real *y, Correlation *c, int threads) except -1 nogil:
         tabulate_rows(c.row_offset, c.channels, c.taps, c.source.c // <ix> sizeof(real), c.tap_offset)
         # Fetching early pays where every element is read once; neighbouring taps would ask for the same lines again.
         c.ahead = threads * c.grid.lanes if c.taps == 1 else 0
-    for task in prange(units, num_threads=threads, schedule="static"):
-        pack_panel(packed, c, task)
-    for task in prange(blocks * splits, num_threads=threads, schedule="dynamic"):
-        correlate_task(y, c, packed, memory + p.packed + p.rows + threadid() * p.per_thread, task // splits,
-                       task % splits * units // splits, (task % splits + 1) * units // splits)
+    if threads == 1:
+        for task in range(units):
+            pack_panel(packed, c, task)
+        for task in range(blocks):
+            correlate_task(y, c, packed, memory + p.packed + p.rows, task, 0, units)
+    else:
+        for task in prange(units, num_threads=threads, schedule="static"):
+            pack_panel(packed, c, task)
+        for task in prange(blocks * splits, num_threads=threads, schedule="dynamic"):
+            correlate_task(y, c, packed, memory + p.packed + p.rows + threadid() * p.per_thread, task // splits,
+                           task % splits * units // splits, (task % splits + 1) * units // splits)
     fc_scratch_give(memory)
     return 0

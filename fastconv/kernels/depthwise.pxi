@@ -406,8 +406,15 @@ cdef int depthwise_correlate(real *y, Depthwise *d, Weights *w, const void *bias
         d.position = <ix *> (memory + packed)
         d.reach = d.position + d.seen_rows * d.seen_columns
         tabulate_sheaf(d)
-        for task in prange(tasks, num_threads=threads, schedule="dynamic"):
-            sheaf_task(y, d, <const real *> turned, <const real *> bias, activation, memory + head + threadid() * per_thread, task)
+        if threads == 1:
+            for task in range(tasks):
+                sheaf_task(y, d, <const real *> turned, <const real *> bias, activation, memory + head, task)
+        else:
+            for task in prange(tasks, num_threads=threads, schedule="dynamic"):
+                sheaf_task(y, d, <const real *> turned, <const real *> bias, activation, memory + head + threadid() * per_thread, task)
+    elif threads == 1:
+        for task in range(tasks * d.bands * d.pieces):
+            depthwise_task(y, d, <const real *> memory, <const real *> bias, activation, memory + head, task)
     else:
         for task in prange(tasks * d.bands * d.pieces, num_threads=threads, schedule="dynamic"):
             depthwise_task(y, d, <const real *> memory, <const real *> bias, activation, memory + head + threadid() * per_thread, task)
@@ -526,6 +533,13 @@ cdef void sheaf_slopes_task(real *sums, const Depthwise *d, const Slopes *s, cha
             sums[(k0 + l) * taps + t] = partial[t * vl + l]
 
 
+cdef void slopes_part(real *sums, const Depthwise *d, const Slopes *s, char *memory, ix part, ix first) noexcept nogil:
+    if d.sheaves:
+        sheaf_slopes_task(sums, d, s, memory, part, first)
+    else:
+        slopes_task(sums, d, s, memory, part, first)
+
+
 cdef int depthwise_slopes(real *dweight, Depthwise *d, Slopes *s, int threads) except -1 nogil:
     cdef size_t tables, per_thread = plan_slopes(dweight, d, s, &tables)
     cdef ix taps = d.planes.h.taps * d.planes.w.taps, planes = d.samples * d.channels, size = s.sums // sizeof(real), task, blocks, i
@@ -542,13 +556,13 @@ cdef int depthwise_slopes(real *dweight, Depthwise *d, Slopes *s, int threads) e
         d.position = <ix *> (memory + s.sums * s.parts)
         d.reach = d.position + d.seen_rows * d.seen_columns
         tabulate_sheaf(d)
-    for task in prange(s.parts * blocks, num_threads=threads, schedule="dynamic"):
-        if d.sheaves:
-            sheaf_slopes_task(<real *> memory + task // blocks * size, d, s, memory + s.sums * s.parts + tables + threadid() * per_thread, task // blocks,
-                              task % blocks * s.filters)
-        else:
-            slopes_task(<real *> memory + task // blocks * size, d, s, memory + s.sums * s.parts + tables + threadid() * per_thread, task // blocks,
-                        task % blocks * s.filters)
+    if threads == 1:
+        for task in range(s.parts * blocks):
+            slopes_part(<real *> memory + task // blocks * size, d, s, memory + s.sums * s.parts + tables, task // blocks, task % blocks * s.filters)
+    else:
+        for task in prange(s.parts * blocks, num_threads=threads, schedule="dynamic"):
+            slopes_part(<real *> memory + task // blocks * size, d, s, memory + s.sums * s.parts + tables + threadid() * per_thread, task // blocks,
+                            task % blocks * s.filters)
     for task in range(d.channels * taps):
         dweight[task] = sums[task]
         for i in range(1, s.parts):

@@ -373,8 +373,12 @@ cdef int direct_correlate(real *y, Correlation *c, int threads) except -1 nogil:
             else:
                 pack_brush_f64(<real *> memory + d.brush + task * c.reduction * vector_lanes(y), panels, c.reduction * tile_mr(y), task_rows, c.reduction)
     tasks = c.grid.samples * c.grid.od * d.bands.bands * d.bands.pieces * c.groups
-    for task in prange(tasks, num_threads=threads, schedule="dynamic", chunksize=1 + tasks // (16 * threads)):
-        direct_task(y, c, &d, <real *> memory, memory + packed + tables + threadid() * per_thread, task)
+    if threads == 1:
+        for task in range(tasks):
+            direct_task(y, c, &d, <real *> memory, memory + packed + tables, task)
+    else:
+        for task in prange(tasks, num_threads=threads, schedule="dynamic", chunksize=1 + tasks // (16 * threads)):
+            direct_task(y, c, &d, <real *> memory, memory + packed + tables + threadid() * per_thread, task)
     fc_scratch_give(memory)
     return 0
 
@@ -490,9 +494,13 @@ cdef int direct_outer(real *dweight, Outer *o, int threads) except -1 nogil:
     sums = <const real *> memory
     p.bands.reach = <ix *> (memory + p.sums * p.parts)
     tabulate_rows(p.bands.reach, o.channels, o.taps, p.bands.strip, o.tap_offset)
-    for task in prange(p.parts * o.groups, num_threads=threads, schedule="dynamic"):
-        inner_task(<real *> memory + task // o.groups * size, o, &p, memory + p.sums * p.parts + tables + threadid() * per_thread,
-                   task // o.groups, task % o.groups)
+    if threads == 1:
+        for task in range(p.parts * o.groups):
+            inner_task(<real *> memory + task // o.groups * size, o, &p, memory + p.sums * p.parts + tables, task // o.groups, task % o.groups)
+    else:
+        for task in prange(p.parts * o.groups, num_threads=threads, schedule="dynamic"):
+            inner_task(<real *> memory + task // o.groups * size, o, &p, memory + p.sums * p.parts + tables + threadid() * per_thread,
+                       task // o.groups, task % o.groups)
     for task in range(o.groups * o.rows * p.columns):
         dweight[task] = sums[task]
         for i in range(1, p.parts):

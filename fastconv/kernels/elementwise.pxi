@@ -127,15 +127,22 @@ def activation_backward(cnp.ndarray dy, cnp.ndarray y, cnp.ndarray dx, str name,
         run_activation_backward(<double *> cnp.PyArray_DATA(dx), &dy_view, &y_view, kind, parameter, threads)
 
 
+cdef void dropout_task(real *y, const fc_view *x, const uint8_t *mask, ix start, ix count, double scale, int stream) noexcept nogil:
+    if real is float:
+        dropout_f32(x, mask, y, start, count, <float> scale, stream)
+    else:
+        dropout_f64(x, mask, y, start, count, scale, stream)
+
+
 cdef object run_dropout(real *y, fc_view *x, const uint8_t *mask, double scale, int threads):
     cdef ix task, size = x.size
     cdef int stream = streams(size * sizeof(real))
     with nogil:
-        for task in prange(ceil_div(size, TASK), num_threads=threads_for(size, threads), schedule="static"):
-            if real is float:
-                dropout_f32(x, mask, y, task * TASK, task_length(task, size), <float> scale, stream)
-            else:
-                dropout_f64(x, mask, y, task * TASK, task_length(task, size), scale, stream)
+        if threads_for(size, threads) == 1:
+            dropout_task(y, x, mask, 0, size, scale, stream)
+        else:
+            for task in prange(ceil_div(size, TASK), num_threads=threads, schedule="static"):
+                dropout_task(y, x, mask, task * TASK, task_length(task, size), scale, stream)
 
 
 def dropout(cnp.ndarray x, cnp.ndarray mask, cnp.ndarray y, double scale, int threads):
@@ -254,14 +261,21 @@ def softmax_backward(cnp.ndarray dy, cnp.ndarray y, cnp.ndarray dx, int axis, bi
 
 # -- maxout -------------------------------------------------------------------------------------------------------
 
+cdef void maxout_task(real *y, int64_t *indices, const fc_view *x, ix first, ix count, ix pieces, ix inner) noexcept nogil:
+    if real is float:
+        maxout_f32(x, y, indices, first, count, pieces, inner)
+    else:
+        maxout_f64(x, y, indices, first, count, pieces, inner)
+
+
 cdef object run_maxout(real *y, int64_t *indices, fc_view *x, ix size, ix pieces, ix inner, int threads):
     cdef ix task
     with nogil:
-        for task in prange(ceil_div(size, TASK), num_threads=threads_for(size * pieces, threads), schedule="static"):
-            if real is float:
-                maxout_f32(x, y, indices, task * TASK, task_length(task, size), pieces, inner)
-            else:
-                maxout_f64(x, y, indices, task * TASK, task_length(task, size), pieces, inner)
+        if threads_for(size * pieces, threads) == 1:
+            maxout_task(y, indices, x, 0, size, pieces, inner)
+        else:
+            for task in prange(ceil_div(size, TASK), num_threads=threads, schedule="static"):
+                maxout_task(y, indices, x, task * TASK, task_length(task, size), pieces, inner)
 
 
 def maxout(cnp.ndarray x, cnp.ndarray y, cnp.ndarray indices, ix pieces, ix inner, int threads):
@@ -277,16 +291,23 @@ def maxout(cnp.ndarray x, cnp.ndarray y, cnp.ndarray indices, ix pieces, ix inne
         run_maxout(<double *> cnp.PyArray_DATA(y), <int64_t *> cnp.PyArray_DATA(indices), &view, size, pieces, inner, threads)
 
 
+cdef int maxout_backward_task(real *dx, const fc_view *dy, const fc_view *indices, ix first, ix count, ix pieces, ix inner, int64_t *wrong) noexcept nogil:
+    if real is float:
+        return maxout_backward_f32(dy, indices, dx, first, count, pieces, inner, wrong)
+    else:
+        return maxout_backward_f64(dy, indices, dx, first, count, pieces, inner, wrong)
+
+
 cdef object run_maxout_backward(real *dx, fc_view *dy, fc_view *indices, ix pieces, ix inner, int threads):
     cdef ix task, size = dy.size
     cdef int bad = 0
     cdef int64_t wrong = 0
     with nogil:
-        for task in prange(ceil_div(size, TASK), num_threads=threads_for(size * pieces, threads), schedule="static"):
-            if real is float:
-                bad |= maxout_backward_f32(dy, indices, dx, task * TASK, task_length(task, size), pieces, inner, &wrong)
-            else:
-                bad |= maxout_backward_f64(dy, indices, dx, task * TASK, task_length(task, size), pieces, inner, &wrong)
+        if threads_for(size * pieces, threads) == 1:
+            bad = maxout_backward_task(dx, dy, indices, 0, size, pieces, inner, &wrong)
+        else:
+            for task in prange(ceil_div(size, TASK), num_threads=threads, schedule="static"):
+                bad |= maxout_backward_task(dx, dy, indices, task * TASK, task_length(task, size), pieces, inner, &wrong)
     return wrong if bad else None
 
 

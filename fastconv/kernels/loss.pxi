@@ -50,46 +50,57 @@ def label_total(cnp.ndarray labels, ix classes, ignore, cnp.ndarray weight):
     return total, None if wrong < 0 else (<const int64_t *> cnp.PyArray_DATA(labels))[wrong]
 
 
-cdef double run_class_loss(real *d, real *losses, int kind, fc_view *x, fc_entropy *o, double margin, ix N, int threads):
-    cdef ix task, at, i, rows, width, strips
-    threads = threads_for(N * o.classes * o.inner, threads)
-    with nogil:
-        if kind == NLL:
-            for task in prange(ceil_div(N * o.inner, TASK), num_threads=threads, schedule="static"):
-                if real is float:
-                    nll_f32(x, o, task * TASK, task_length(task, N * o.inner), losses, d)
-                else:
-                    nll_f64(x, o, task * TASK, task_length(task, N * o.inner), losses, d)
-        elif o.inner == 1:
-            rows = TASK // o.classes + 1
-            for task in prange(ceil_div(N, rows), num_threads=threads, schedule="static"):
-                for i in range(task * rows, N if N < (task + 1) * rows else (task + 1) * rows):
-                    if real is float:
-                        if kind == SOFTMAX:
-                            entropy_row_f32(x, o, i, losses, d)
-                        else:
-                            hinge_row_f32(x, o.label, o.classes, i, <float> margin, <float> o.scale, losses, d)
-                    else:
-                        if kind == SOFTMAX:
-                            entropy_row_f64(x, o, i, losses, d)
-                        else:
-                            hinge_row_f64(x, o.label, o.classes, i, margin, o.scale, losses, d)
+cdef void class_loss_task(real *d, real *losses, int kind, const fc_view *x, const fc_entropy *o, double margin, ix N, ix task, ix step) noexcept nogil:
+    """Positions [task * step, (task + 1) * step) of "nll"; else so many samples, or where classes do not lie together one strip of `step` positions."""
+    cdef ix i, strips = ceil_div(o.inner, step)
+    if kind == NLL:
+        if real is float:
+            nll_f32(x, o, task * step, smaller(step, N * o.inner - task * step), losses, d)
         else:
-            width = strip_width(o.classes, o.inner)
-            strips = ceil_div(o.inner, width)
-            for task in prange(N * strips, num_threads=threads, schedule="static"):
-                at = task % strips * width
-                i = width if width < o.inner - at else o.inner - at
-                if real is float:
-                    if kind == SOFTMAX:
-                        entropy_strip_f32(x, o, task // strips, at, i, losses, d)
-                    else:
-                        hinge_strip_f32(x, o.label, o.classes, o.inner, task // strips, at, i, <float> margin, <float> o.scale, losses, d)
+            nll_f64(x, o, task * step, smaller(step, N * o.inner - task * step), losses, d)
+    elif o.inner == 1:
+        for i in range(task * step, smaller(N, (task + 1) * step)):
+            if real is float:
+                if kind == SOFTMAX:
+                    entropy_row_f32(x, o, i, losses, d)
                 else:
-                    if kind == SOFTMAX:
-                        entropy_strip_f64(x, o, task // strips, at, i, losses, d)
-                    else:
-                        hinge_strip_f64(x, o.label, o.classes, o.inner, task // strips, at, i, margin, o.scale, losses, d)
+                    hinge_row_f32(x, o.label, o.classes, i, <float> margin, <float> o.scale, losses, d)
+            else:
+                if kind == SOFTMAX:
+                    entropy_row_f64(x, o, i, losses, d)
+                else:
+                    hinge_row_f64(x, o.label, o.classes, i, margin, o.scale, losses, d)
+    else:
+        i = task % strips * step
+        if real is float:
+            if kind == SOFTMAX:
+                entropy_strip_f32(x, o, task // strips, i, smaller(step, o.inner - i), losses, d)
+            else:
+                hinge_strip_f32(x, o.label, o.classes, o.inner, task // strips, i, smaller(step, o.inner - i), <float> margin, <float> o.scale, losses, d)
+        else:
+            if kind == SOFTMAX:
+                entropy_strip_f64(x, o, task // strips, i, smaller(step, o.inner - i), losses, d)
+            else:
+                hinge_strip_f64(x, o.label, o.classes, o.inner, task // strips, i, smaller(step, o.inner - i), margin, o.scale, losses, d)
+
+
+cdef double run_class_loss(real *d, real *losses, int kind, fc_view *x, fc_entropy *o, double margin, ix N, int threads):
+    cdef ix task, tasks, step
+    if kind == NLL:
+        step, tasks = TASK, ceil_div(N * o.inner, TASK)
+    elif o.inner == 1:
+        step = TASK // o.classes + 1
+        tasks = ceil_div(N, step)
+    else:
+        step = strip_width(o.classes, o.inner)
+        tasks = N * ceil_div(o.inner, step)
+    with nogil:
+        if threads_for(N * o.classes * o.inner, threads) == 1:
+            for task in range(tasks):
+                class_loss_task(d, losses, kind, x, o, margin, N, task, step)
+        else:
+            for task in prange(tasks, num_threads=threads, schedule="static"):
+                class_loss_task(d, losses, kind, x, o, margin, N, task, step)
     if real is float:
         return sum_values_f32(losses, N * o.inner)
     else:
@@ -136,24 +147,32 @@ def class_loss(str name, cnp.ndarray x, cnp.ndarray labels, cnp.ndarray target, 
 
 # -- elementwise losses -------------------------------------------------------------------------------------------
 
+cdef double element_loss_task(real *d, real *losses, int kind, const fc_view *x, const fc_view *t, const fc_view *w, const fc_view *p, double scale,
+                              ix start, ix count) noexcept nogil:
+    if real is float:
+        if kind == SQUARED_ERROR:
+            return squared_error_f32(x, t, start, count, <float> scale, losses, d)
+        return sigmoid_entropy_f32(x, t, w, p, start, count, <float> scale, losses, d)
+    else:
+        if kind == SQUARED_ERROR:
+            return squared_error_f64(x, t, start, count, scale, losses, d)
+        return sigmoid_entropy_f64(x, t, w, p, start, count, scale, losses, d)
+
+
 cdef double run_element_loss(real *d, real *losses, int kind, fc_view *x, fc_view *t, fc_view *w, fc_view *p, double scale, int threads) except? -1:
-    cdef ix task, size = x.size, blocks = ceil_div(size, FC_BLOCK), count
+    cdef ix task, size = x.size, blocks = ceil_div(size, FC_BLOCK)
     cdef fc_total total
-    cdef double *parts = <double *> take_scratch(blocks * sizeof(double))
+    cdef double *parts
     total.sum = total.rest = 0
+    if threads_for(size, threads) == 1:
+        with nogil:
+            for task in range(blocks):
+                fc_total_add(&total, element_loss_task(d, losses, kind, x, t, w, p, scale, task * FC_BLOCK, smaller(FC_BLOCK, size - task * FC_BLOCK)))
+        return fc_total_value(&total)
+    parts = <double *> take_scratch(blocks * sizeof(double))
     with nogil:
-        for task in prange(blocks, num_threads=threads_for(size, threads), schedule="static"):
-            count = FC_BLOCK if size - task * FC_BLOCK > FC_BLOCK else size - task * FC_BLOCK
-            if real is float:
-                if kind == SQUARED_ERROR:
-                    parts[task] = squared_error_f32(x, t, task * FC_BLOCK, count, <float> scale, losses, d)
-                else:
-                    parts[task] = sigmoid_entropy_f32(x, t, w, p, task * FC_BLOCK, count, <float> scale, losses, d)
-            else:
-                if kind == SQUARED_ERROR:
-                    parts[task] = squared_error_f64(x, t, task * FC_BLOCK, count, scale, losses, d)
-                else:
-                    parts[task] = sigmoid_entropy_f64(x, t, w, p, task * FC_BLOCK, count, scale, losses, d)
+        for task in prange(blocks, num_threads=threads, schedule="static"):
+            parts[task] = element_loss_task(d, losses, kind, x, t, w, p, scale, task * FC_BLOCK, smaller(FC_BLOCK, size - task * FC_BLOCK))
         for task in range(blocks):
             fc_total_add(&total, parts[task])
         fc_scratch_give(parts)

@@ -349,27 +349,35 @@ def batch_norm_backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray weight, cnp.n
 
 # -- local response normalisation -----------------------------------------------------------------------------------
 
+cdef void lrn_task(real *y, const fc_view *dy, const fc_view *x, const fc_lrn *o, ix task, ix width, real *scratch) noexcept nogil:
+    """One strip of `width` positions of one sample."""
+    cdef ix strips = ceil_div(o.inner, width), at = task % strips * width, count = smaller(width, o.inner - at)
+    at += task // strips * o.C * o.inner
+    if real is float:
+        if dy == NULL:
+            lrn_strip_f32(x, o, at, count, y, scratch)
+        else:
+            lrn_strip_backward_f32(dy, x, o, at, count, y, scratch)
+    else:
+        if dy == NULL:
+            lrn_strip_f64(x, o, at, count, y, scratch)
+        else:
+            lrn_strip_backward_f64(dy, x, o, at, count, y, scratch)
+
+
 cdef object run_lrn(real *y, fc_view *dy, fc_view *x, fc_lrn *o, ix N, int threads):
-    cdef ix width = strip_width(o.C, o.inner), strips = ceil_div(o.inner, width), task, at, count
+    cdef ix width = strip_width(o.C, o.inner), tasks = N * ceil_div(o.inner, width), task
     cdef ix room = padded(o.C * width * (1 if dy == NULL else 2))
     cdef real *scratch
     threads = threads_for(x.size, threads)
     scratch = <real *> take_scratch(threads * room * sizeof(real))
     with nogil:
-        for task in prange(N * strips, num_threads=threads, schedule="static"):
-            at = task % strips * width
-            count = width if width < o.inner - at else o.inner - at
-            at = at + task // strips * o.C * o.inner
-            if real is float:
-                if dy == NULL:
-                    lrn_strip_f32(x, o, at, count, y, scratch + threadid() * room)
-                else:
-                    lrn_strip_backward_f32(dy, x, o, at, count, y, scratch + threadid() * room)
-            else:
-                if dy == NULL:
-                    lrn_strip_f64(x, o, at, count, y, scratch + threadid() * room)
-                else:
-                    lrn_strip_backward_f64(dy, x, o, at, count, y, scratch + threadid() * room)
+        if threads == 1:
+            for task in range(tasks):
+                lrn_task(y, dy, x, o, task, width, scratch)
+        else:
+            for task in prange(tasks, num_threads=threads, schedule="static"):
+                lrn_task(y, dy, x, o, task, width, scratch + threadid() * room)
         fc_scratch_give(scratch)
 
 

@@ -147,10 +147,17 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
     blocks = o.row_blocks * o.column_blocks
     first = <char *> dweight if o.parts == 1 and o.columns == o.padded_columns else memory
     tasks = o.parts * o.groups * blocks
-    for task in prange(tasks, num_threads=threads, schedule="dynamic"):
-        outer_task(<real *> (first + sums * (task // (o.groups * blocks))), o, memory + sums * o.parts + tables + threadid() * per_thread,
-                   task // (o.groups * blocks), task // blocks % o.groups, task // o.column_blocks % o.row_blocks, task % o.column_blocks)
-    for row in prange(o.groups * o.rows, num_threads=threads, schedule="static"):
-        add_parts(dweight, <real *> first, o, row)
+    if threads == 1:
+        for task in range(tasks):
+            outer_task(<real *> (first + sums * (task // (o.groups * blocks))), o, memory + sums * o.parts + tables,
+                       task // (o.groups * blocks), task // blocks % o.groups, task // o.column_blocks % o.row_blocks, task % o.column_blocks)
+        for row in range(o.groups * o.rows):
+            add_parts(dweight, <real *> first, o, row)
+    else:
+        for task in prange(tasks, num_threads=threads, schedule="dynamic"):
+            outer_task(<real *> (first + sums * (task // (o.groups * blocks))), o, memory + sums * o.parts + tables + threadid() * per_thread,
+                       task // (o.groups * blocks), task // blocks % o.groups, task // o.column_blocks % o.row_blocks, task % o.column_blocks)
+        for row in prange(o.groups * o.rows, num_threads=threads, schedule="static"):
+            add_parts(dweight, <real *> first, o, row)
     fc_scratch_give(memory)
     return 0
