@@ -334,6 +334,7 @@ def test_a_run_has_a_result_for_every_cell(measured):
             assert 0 < r["best"] <= r["median"] < 1 and r["runs"] >= timing.ROUNDS
             assert r["error_max"] >= 0 and "wrong" not in r
     (limit,) = result["ceilings"]
+    assert limit["copies"][-1][1] == limit["copy_gbytes"] and 0 < limit["call_seconds"] < 1
     assert limit["fma_gflops"] > 0 and limit["tile_gflops"] > 0 and limit["copy_gbytes"] > 0
     assert result["implementations"]["numpy"]["versions"]["numpy"] == np.__version__
 
@@ -372,7 +373,7 @@ def synthetic(group="vgg", direction="forward", threads=1, allocator="warm", **t
     made = report.new_report()
     made["settings"].update(seconds=1, allocators=[allocator], threads=[threads])
     limit = {"dtype": "float32", "threads": threads, "isa": "avx2", "fma_gflops": 100.0, "tile_gflops": 90.0}
-    made["ceilings"] = [{**limit, "copy_gbytes": 10.0}]
+    made["ceilings"] = [{**limit, "copy_gbytes": 10.0, "copies": [[1e5, 20.0]], "call_seconds": 1e-6}]
     for label, by_name in times.items():
         for name, best in by_name.items():
             entry = {"title": name, "missing": None, "versions": {}, "openmp": []}
@@ -380,6 +381,7 @@ def synthetic(group="vgg", direction="forward", threads=1, allocator="warm", **t
             result = {"problem": f"conv2d:{label}_f32", "label": label, "group": group, "family": "conv"}
             result |= {"dtype": "float32", "direction": direction, "threads": threads, "allocator": allocator}
             result |= {"implementation": name, "flops": 2e9, "bytes": 1e6, "best": best, "median": best}
+            result |= {"least_flops": 1e9, "least_by": "direct sum"}  # 10 ms at the peak
             made["results"].append({**result, "runs": 5})
     return made
 
@@ -440,10 +442,26 @@ def test_the_headline_by_hand():
     assert row["warm"] == {"mean": few_roundings(2.0), "worst": 1.0, "worst_label": "b", "count": 2}
     assert row["as_called"]["mean"] == few_roundings(6.0) and row["as_called"]["worst"] == 4.0
     assert row["fastest"]["mean"] == few_roundings(1.0) and row["fastest"]["worst"] == 0.5
+    assert row["limit"]["mean"] == few_roundings(200.0) and row["limit"]["worst_label"] == "b"
     row = rows["pools, activations, losses, norms, linear", 1]
     assert row["warm"] == {"mean": few_roundings(1.5), "worst": 1.5, "worst_label": "c backward", "count": 1}
     assert row["as_called"] is None and row["fastest"] is None  # one peer is no contest
     assert rows["forward", 2]["warm"]["mean"] == few_roundings(3.0)
+
+
+def test_limits_are_told_beside_what_is_reached():
+    made = report.merge(in_parts())
+    first = report.limits(made)[0]
+    assert (first["label"], first["limit_by"]) == ("a", "direct sum")
+    assert first["limit"] == few_roundings(0.01) and first["share"] == few_roundings(0.01)
+    assert (first["ratio"], first["at_limit"]) == (4.0, few_roundings(400.0))
+    text, page = tables.table(made), html.page(made)
+    assert "(400.00x)" in text and "(200.00)" in text and "least possible time" in text
+    assert "<b>200x</b>" in page and "at the limit 400x" in page and ": direct sum" in page
+    for result in made["results"]:  # an older report knows of no limits
+        del result["least_flops"]
+    assert report.limits(made) == [] and "(limit)" not in tables.table(made).splitlines()[2]
+    assert {row["limit"] for row in report.headline(made)} == {None} and html.page(made)
 
 
 def test_the_slowest_come_first():
@@ -454,14 +472,16 @@ def test_the_slowest_come_first():
         ("c", "torch", 1.5),
     ]
     assert len(report.slowest(made, 1)) == 1 and rows[0]["peak_share"] == few_roundings(0.02)
-    assert "0.50x  b forward, 1T, warm" in tables.table(made)
+    assert "0.50x (50.00x)  b forward, 1T, warm" in tables.table(made)
 
 
 def test_the_headline_for_a_document():
     lines = tables.markdown(report.merge(in_parts())).splitlines()
-    assert lines[2] == "| forward | 2.00 / 1.00, 3.00 / 3.00 | 6.00, - | 1.00 / 0.50, - |"
-    assert lines[3].startswith("| pools, activations, losses, norms, linear | 1.50 / 1.50, - | -, - |")
-    assert "1 and 2 threads, in this order" in lines[-1] and report.processor() in lines[-1]
+    assert lines[2] == "| forward | 2.00 / 1.00, 3.00 / 3.00 | 200.00, 300.00 | 6.00, - | 1.00 / 0.50, - |"
+    assert lines[3].startswith("| pools, activations, losses, norms, linear | 1.50 / 1.50, - | 300.00, - |")
+    assert "1 and 2 threads, in this order" in lines[5] and report.processor() in lines[5]
+    assert lines[-2] == "| a | 4.00 (400.00), 3.00 (300.00) | -, - | -, - |"
+    assert lines[-1] == "| b | 1.00 (100.00), - | -, - | -, - |"
     assert lines[2].count("|") == lines[1].count("|") == lines[0].count("|")
 
 
@@ -483,8 +503,8 @@ def test_reports_survive_their_file_and_others_are_refused(tmp_path):
     report.save(made, tmp_path / "r.json")
     assert report.load(tmp_path / "r.json") == made
     written = json.loads((tmp_path / "r.json").read_text())
-    drawn = {"headline": report.headline(made), "all": report.summary(made), "device": []}
-    assert written["summary"] == drawn
+    drawn = {"headline": report.headline(made), "all": report.summary(made)}
+    assert written["summary"] == {**drawn, "limits": report.limits(made), "device": []}
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         report.load(tmp_path / "bad.json")
@@ -499,7 +519,7 @@ def test_every_key_of_a_report_is_in_the_schema(measured):
     keys = {*result, *result["machine"], *result["fastconv"], *result["settings"], *result["ceilings"][0]}
     made = report.merge(in_parts())
     keys |= {"summary", "headline", "all", *report.headline(made)[0], *report.headline(made)[0]["warm"]}
-    keys |= {*report.summary(made)[0]}
+    keys |= {*report.summary(made)[0], "limits", *report.limits(made)[0]}
     keys |= {key for entry in result["implementations"].values() for key in entry}
     keys |= {key for entry in result["results"] for key in entry}
     assert keys <= words, keys - words

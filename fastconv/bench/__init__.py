@@ -23,9 +23,9 @@ A GPU against the CPU, and from which size on it pays (``fastconv bench --device
 
 What a report holds is told by `bench.SCHEMA`. Rooms: problems (what is measured; networks: whole ones),
 expected (what is right), peers (who measures up), worker (their processes), timing (turns and clocks), peak
-(the machine's ceilings), report (numbers), tables (as text), sweep (costs over sizes, regret of the choice),
-html (the page, of page_parts). Of a GPU: device (runs), on_device (clocks), gains (numbers), device_tables,
-device_html.
+(the machine's ceilings), limits (the least time they allow), report (numbers), tables (as text), sweep
+(costs over sizes, regret of the choice), html (the page, of page_parts). Of a GPU: device (runs), on_device
+(clocks), gains (numbers), device_tables, device_html.
 """
 
 import importlib

@@ -3,9 +3,23 @@
 from html import escape
 
 from . import device_html, svg
-from .page_parts import mark, milliseconds, spread_cell, table_of, threads_text, title_of
+from .page_parts import mark, milliseconds, ratio, spread_cell, table_of, threads_text, title_of
 from .prose import ALLOCATORS, AXES, DIRECTIONS, GLOSSARY, METHOD, SECTIONS, TEXTS
-from .report import ceiling, cells, headline, of_cpu, rates, ratios, section, slowest, summary
+from .report import (
+    COLUMNS,
+    RIVAL,
+    at_limit,
+    ceiling,
+    cells,
+    headline,
+    limit_of,
+    of_cpu,
+    rates,
+    ratios,
+    section,
+    slowest,
+    summary,
+)
 from .style import STYLE
 
 
@@ -68,10 +82,16 @@ def _short(report):
         return
     yield f"<h2>In short</h2><p>{TEXTS['short']}</p>"
     if rows:
-        heads = ("", "PyTorch NCHW, memory kept", "PyTorch NCHW, as called", "fastest peer, memory kept")
+        heads = (
+            "",
+            "PyTorch NCHW, memory kept",
+            "the same at the limit",
+            "PyTorch NCHW, as called",
+            "fastest peer, memory kept",
+        )
         lines = []
         for row in rows:
-            columns = "".join(spread_cell(row[name]) for name in ("warm", "as_called", "fastest"))
+            columns = "".join(spread_cell(row[name]) for name in COLUMNS)
             lines.append(f"<td>{row['title']}, {threads_text(row['threads'])}</td>{columns}")
         yield table_of(heads, lines, "headline")
     if everything:
@@ -111,12 +131,14 @@ def _slowest(report):
             f"{100 * row['peak_share']:.0f} % of peak" if row["peak_share"] else f"{row['gbytes']:.1f} GB/s"
         )
         values = (
-            f"{row['ratio']:.2f}x", title_of(report, row["peer"]), milliseconds(row["theirs"]),
-            milliseconds(row["ours"]), f"{share}<br><small>{row['algorithm']}</small>",
+            f"{row['ratio']:.2f}x", ratio(row["at_limit"]) if row["at_limit"] else "-",
+            title_of(report, row["peer"]), milliseconds(row["theirs"]), milliseconds(row["ours"]),
+            f"{share}<br><small>{row['algorithm']}</small>",
         )  # fmt: skip
         columns = "".join(f"<td>{value}</td>" for value in values)
         lines.append(f'<td title="{escape(row["problem"])}">{label}</td>{columns}')
-    yield table_of(("", "ratio", "fastest peer", "its time", "fastconv", "fastconv reaches"), lines)
+    heads = ("", "ratio", "at the limit", "fastest peer", "its time", "fastconv", "fastconv reaches")
+    yield table_of(heads, lines)
 
 
 def _speedups(report):
@@ -147,11 +169,14 @@ def _speedups(report):
 def _marks(report, name, cell):
     """{number of a peer's colour: (ratio, tip)} of one cell."""
     series, marks = _series(report), {}
-    for peer, ratio in ratios(cell).items():
+    bound = at_limit(report, cell)
+    for peer, times_ours in ratios(cell).items():
         if peer != "fastest" and not peer.startswith("fastconv"):
             times = f"{milliseconds(cell[peer]['best'])} / {milliseconds(cell['fastconv']['best'])}"
-            tip = f"{cell['fastconv']['label'] or name}: {title_of(report, peer)} {times} = {ratio:.2f}x"
-            marks[series[peer]] = ratio, tip
+            tip = f"{cell['fastconv']['label'] or name}: {title_of(report, peer)} {times} = {times_ours:.2f}x"
+            if bound and peer == RIVAL:
+                tip += f", at the limit {ratio(bound)}"
+            marks[series[peer]] = times_ours, tip
     return marks
 
 
@@ -275,6 +300,7 @@ def _numbers(report):
         "median",
         "GFLOP/s",
         "of peak",
+        "of limit",
         "GB/s",
         "error",
         "scratch",
@@ -296,13 +322,15 @@ def _numbers(report):
 def _own_cells(report, own):
     """The best time and what is known about it."""
     if "best" not in own:
-        return f"<td>{_time_cell(own)}</td>" + "<td></td>" * 8
-    rate = rates(report, own)
+        return f"<td>{_time_cell(own)}</td>" + "<td></td>" * 9
+    rate, bound = rates(report, own), limit_of(report, own)
+    share = f"{100 * bound[0] / own['best']:.0f} %" if bound else ""
     values = (
         milliseconds(own["best"]),
         milliseconds(own["median"]),
         f"{rate['gflops']:.1f}" if own["flops"] else "",
         f"{100 * rate['peak_share']:.0f} %" if rate["peak_share"] else "",
+        f'<span title="{milliseconds(bound[0])}: {bound[1]}">{share}</span>' if bound else "",
         f"{rate['gbytes']:.1f}",
         f"{own['error_max']:.1e}" if "error_max" in own else "",
         f"{own['scratch_bytes'] / 1e6:.2f} MB" if "scratch_bytes" in own else "",

@@ -42,10 +42,14 @@ arithmetic before it was timed.""",
     "short": """Geometric mean of the ratios over all problems of a kind and, small, the worst single one
 (rest the pointer on a cell to see which). The first rows are the convolutions of LeNet-5, AlexNet, ZFNet,
 VGG, GoogLeNet and ResNet; odd sizes are shapes that no famous network has. The fastest peer is, for each
-problem, the quickest of PyTorch with either layout and ONNX Runtime. Memory kept and as called are two
-ways of measuring, see the end.""",
+problem, the quickest of PyTorch with either layout and ONNX Runtime. At the limit is what the column before
+it would be if fastconv computed every problem in the least time this processor allows: doing only the
+arithmetic that none of its algorithms can do without, at the rate it reaches on registers alone, or only
+moving the arrays, at the rate of copying. Memory kept and as called are two ways of measuring, see the
+end.""",
     "slowest": """The smallest ratios to the fastest peer: PyTorch with either layout, or ONNX Runtime. It
-is ahead of fastconv in <b>{behind} of {every}</b> measurements.""",
+is ahead of fastconv in <b>{behind} of {every}</b> measurements. At the limit: the ratio that there would be
+if fastconv did only the arithmetic that it cannot do without, or only moved the arrays.""",
     "speedups": """One row a problem, one dot a peer, at the ratio of its time to fastconv's, on a
 logarithmic axis: right of the line fastconv is faster. Rest the pointer on a dot for the times. More
 charts fold out below.""",
@@ -56,6 +60,7 @@ algorithm that needs fewer (Winograd) can stand above the roof; data that stays 
 the slope.""",
     "sweeps": "One size of a layer varies, the others stay. Both axes are logarithmic; lower is faster.",
     "numbers": """Best and median time of fastconv, its arithmetic rate and share of the machine's peak,
+its share of the limit (the least possible time over its own; the pointer tells it and what takes it),
 bytes moved per second at least, the largest error relative to the size of the results, scratch memory,
 growth of the process's memory at the first call (results included); then the best time of every other
 implementation, its median, error and memory where the pointer rests. A dash: it cannot compute this (the
@@ -76,6 +81,12 @@ everybody: kernels are compared, not page faults.""",
     "GFLOP/s": """Billions of additions and multiplications per second, counted for the plain sum whatever
 algorithm ran.""",
     "of peak": "Share of the multiply-add rate that this processor reached in a loop on registers alone.",
+    "limit": """The least time that fastconv's algorithms could take on this machine: the longest of the
+fewest multiply-adds that any of them needs (the plain sum or, in float32, Winograd's algorithm with tiles of
+6 or 8 points and its transforms) at the peak rate, the bytes of all arrays at the measured rate of copying
+as many, and the shortest call. It is a bound of the algorithms that are known here and whose rounding errors
+are admitted, not of all that may be found; no program reaches it quite, since numbers must also be fetched
+and brought into order.""",
     "names": """<code>conv2d:n8c64h56w56k64r3s3_st1p1d1g1_f32</code> is a 2-d convolution of 8 samples
 with 64 channels of 56 x 56 pixels by 64 filters of 3 x 3 taps, stride 1, padding 1, dilation 1, one
 group, in float32. The pointer shows it behind the short names of layers.""",

@@ -12,6 +12,7 @@ import platform
 from datetime import datetime, timezone
 
 from .layers import CONVOLUTIONS
+from .limits import limit
 
 SCHEMA = """A report is a JSON object.
 
@@ -23,7 +24,8 @@ settings         threads, allocators, seconds (time per implementation and cell)
                  null)
 ceilings         list, for each dtype and number of threads: dtype, threads, isa, fma_gflops (multiply-adds
                  from registers: "the peak"), tile_gflops (the register tile from the first-level cache),
-                 copy_gbytes
+                 copy_gbytes, copies (list of [bytes read and written together, GB/s]: copying of arrays that
+                 fit into caches), call_seconds (of the shortest call)
 implementations  name -> title, missing (why it could not run, or null), versions (package -> version),
                  openmp (file names of the OpenMP runtimes that its processes had loaded, those of the one
                  with most); of those on a device also arrays (the library whose arrays they compute on)
@@ -36,6 +38,9 @@ results          list, one object for each problem, direction, threads, allocato
     threads, allocator               allocator: "warm" (freed memory is kept by the process) or "as_called"
     implementation                   a key of "implementations"; "fastconv" is what users get
     flops, bytes                     of the direct sum (0: bound by memory); read and written at least
+    least_flops, least_by            two for every multiply-add of the family of algorithms that needs fewest,
+                                     transforms included, and that family: "direct sum" or "Winograd F(4,3)"
+                                     (outputs and taps of a tile along an axis)
     best, median, runs               seconds per call, number of samples; absent where there was nothing to
                                      time
     error_max, error_rms             largest and root mean square error against float64, relative to the
@@ -86,11 +91,18 @@ summary          drawn from the results when the file is written, ignored when i
                  of which problem; count: of how many; peer: a key of "implementations", or "fastest" (the
                  quickest of PyTorch NCHW, channels_last and ONNX Runtime, where more than one computes the
                  problem)
-    headline                         list: title (of the row), section, direction, threads, and warm,
+    headline                         list: title (of the row), section, direction, threads, and warm, limit,
                                      as_called, fastest (warm): each {mean, worst, worst_label, count} or
-                                     null; the first two against PyTorch NCHW
+                                     null; the first three against PyTorch NCHW; limit: what warm would be if
+                                     fastconv took its limit (see "limits") in every problem
     all                              list: section, direction, threads, allocator, peer, mean, worst,
                                      worst_label, count
+    limits                           list: problem, label, direction, threads, allocator, limit (seconds: the
+                                     longest of least_flops at fma_gflops, bytes at the rate of copying as
+                                     many, and call_seconds; a bound of the algorithms that fastconv has and
+                                     its error bound admits), limit_by (least_by, "memory" or "call"), share
+                                     (limit / fastconv's best time), ratio and at_limit (PyTorch NCHW's best
+                                     time over fastconv's, and over the limit; null where it has none)
     device                           list: section, threads, warm, transfers: the CPU's best time over the
                                      device's
 """
@@ -163,7 +175,8 @@ def save(report, path):
     """Write a report as JSON, with its summary."""
     from . import gains  # which draws on this room
 
-    drawn = {"headline": headline(report), "all": summary(report), "device": gains.summary(report)}
+    drawn = {"headline": headline(report), "all": summary(report), "limits": limits(report)}
+    drawn["device"] = gains.summary(report)
     content = {**report, "summary": drawn}
     with open(path, "w") as file:
         json.dump(content, file, indent=1)
@@ -307,34 +320,35 @@ def spread(pairs):
     return {"mean": mean, "worst": worst, "worst_label": label, "count": len(pairs)}
 
 
+COLUMNS = ("warm", "limit", "as_called", "fastest")
+
+
 def headline(report):
     """The summary in a few rows, for each number of threads: a list of dictionaries.
 
     title, section, direction ("all" takes every direction), threads; warm and as_called: ratios to PyTorch
-    NCHW; fastest: to the fastest peer, warm; each {mean, worst, worst_label, count}, or None if there are
-    none.
+    NCHW; limit: what warm would be if fastconv took its limit in every problem; fastest: ratios to the
+    fastest peer, warm; each {mean, worst, worst_label, count}, or None if there are none.
     """
     collected = {}
     for (name, direction, threads, allocator), cell in cells(report).items():
-        any_result, found = next(iter(cell.values())), ratios(cell)
+        any_result, against = next(iter(cell.values())), ratios(cell)
+        found = {allocator: against.get(RIVAL)}
+        if allocator == "warm":
+            found |= {"limit": at_limit(report, cell), "fastest": against.get("fastest")}
         for title, kind, which in HEADLINE:
             if section(any_result) == kind and which in (direction, "all"):
                 pairs = collected.setdefault((title, kind, which, threads), {})
-                for column, peer in ((allocator, RIVAL), ("fastest" * (allocator == "warm"), "fastest")):
-                    if column and peer in found:
-                        place = (
-                            f"{any_result['label'] or name} {direction}"
-                            if which == "all"
-                            else any_result["label"]
-                        )
-                        pairs.setdefault(column, []).append((found[peer], place or name))
+                place = any_result["label"] or name
+                place += f" {direction}" * (which == "all")
+                for column, ratio in found.items():
+                    if ratio is not None:
+                        pairs.setdefault(column, []).append((ratio, place))
     rows = []
     for title, kind, which in HEADLINE:
         for (this, _, _, threads), pairs in collected.items():
             if this == title and pairs:
-                columns = {
-                    c: spread(pairs[c]) if c in pairs else None for c in ("warm", "as_called", "fastest")
-                }
+                columns = {c: spread(pairs[c]) if c in pairs else None for c in COLUMNS}
                 rows.append(
                     {"title": title, "section": kind, "direction": which, "threads": threads, **columns}
                 )
@@ -346,7 +360,8 @@ def slowest(report, count=10):
     of dictionaries, worst first.
 
     problem, label, direction, threads, allocator, peer (which is the fastest), theirs, ours (best seconds),
-    ratio, algorithm, peak_share (of the multiply-adds, or None), gbytes (per second).
+    ratio, at_limit (what it would be at fastconv's limit, or None), algorithm, peak_share (of the
+    multiply-adds, or None), gbytes (per second).
     """
     rows = []
     for (name, direction, threads, allocator), cell in cells(report).items():
@@ -357,7 +372,8 @@ def slowest(report, count=10):
             row = {"problem": name, "label": own["label"], "direction": direction, "threads": threads}
             row |= {"allocator": allocator, "peer": peer, "theirs": times[peer], "ours": own["best"]}
             row |= {"ratio": times[peer] / own["best"], "algorithm": own.get("algorithm", "")}
-            rate = rates(report, own)
+            rate, bound = rates(report, own), limit_of(report, own)
+            row["at_limit"] = times[peer] / bound[0] if bound else None
             rows.append({**row, "peak_share": rate["peak_share"], "gbytes": rate["gbytes"]})
     return sorted(rows, key=lambda row: row["ratio"])[:count]
 
@@ -376,6 +392,32 @@ def rates(report, result):
     gflops = result["flops"] / result["best"] / 1e9
     share = gflops / limit["fma_gflops"] if limit and result["flops"] else None
     return {"gflops": gflops, "gbytes": result["bytes"] / result["best"] / 1e9, "peak_share": share}
+
+
+def limit_of(report, result):
+    """`limits.limit` by the ceilings of the report."""
+    return limit(result, ceiling(report, result))
+
+
+def at_limit(report, cell):
+    """PyTorch NCHW's best time over fastconv's limit in a cell, or None."""
+    own, theirs = cell.get("fastconv", {}), cell.get(RIVAL, {})
+    bound = limit_of(report, own) if "best" in own and "best" in theirs else None
+    return theirs["best"] / bound[0] if bound else None
+
+
+def limits(report):
+    """What could be reached, and what is, in each cell: a list of dictionaries, see `SCHEMA`."""
+    rows = []
+    for (name, direction, threads, allocator), cell in cells(report).items():
+        own = cell.get("fastconv", {})
+        bound = limit_of(report, own) if "best" in own else None
+        if bound:
+            row = {"problem": name, "label": own["label"], "direction": direction, "threads": threads}
+            row |= {"allocator": allocator, "limit": bound[0], "limit_by": bound[1]}
+            row |= {"share": bound[0] / own["best"], "ratio": ratios(cell).get(RIVAL)}
+            rows.append({**row, "at_limit": at_limit(report, cell)})
+    return rows
 
 
 # -- comparing two reports -----------------------------------------------------------------------------------

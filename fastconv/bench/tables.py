@@ -1,7 +1,20 @@
 """A report as text: tables for the terminal, and the headline as a Markdown table for a document."""
 
 from . import device_tables
-from .report import cells, headline, of_cpu, rates, ratios, short, slowest, summary
+from .report import (
+    RIVAL,
+    at_limit,
+    cells,
+    headline,
+    limits,
+    of_cpu,
+    rates,
+    ratios,
+    section,
+    short,
+    slowest,
+    summary,
+)
 
 
 def table(report):
@@ -14,7 +27,7 @@ def table(report):
     width = max([len(_label(cell)) for group in tables.values() for cell in group], default=0)
     for (allocator, threads, direction), group in tables.items():
         lines.append(f"{direction}, {threads} thread{'s' * (threads > 1)}, {allocator}")
-        heads = "".join(f"{short(name):>11}" for name in peers)
+        heads = "".join(_beside(name, f"{short(name):>11}", f"{'(limit)':>11}") for name in peers)
         own = "  best ms   median  GFLOP/s % peak   GB/s    error"
         lines.append(f"{'':<{width}} {own}{heads}  algorithm")
         lines += [_row(report, cell, peers, width) for cell in group] + [""]
@@ -40,10 +53,19 @@ def _row(report, cell, peers, width):
             f"{1e3 * own['best']:9.4g}{1e3 * own['median']:9.4g}{flops}{share}{rate['gbytes']:7.1f}{error}"
         )
     against = ratios(cell)
-    columns = "".join(
-        f"{against[name]:10.2f}x" if name in against else f"{_trouble(cell.get(name)):>11}" for name in peers
-    )
+    reached = {
+        name: f"{against[name]:10.2f}x" if name in against else f"{_trouble(cell.get(name)):>11}"
+        for name in peers
+    }
+    bound = at_limit(report, cell)
+    bound = f"{f'({bound:.2f}x)':>11}" if bound else f"{'':>11}"
+    columns = "".join(_beside(name, text, bound) for name, text in reached.items())
     return f"{_label(cell):<{width}} {numbers}{columns}  {(own or {}).get('algorithm', '')}".rstrip()
+
+
+def _beside(name, text, bound):
+    """A peer's column; behind the rival's that of the limit."""
+    return text + bound if name == RIVAL else text
 
 
 def _trouble(result):
@@ -64,6 +86,11 @@ def _heading(report):
             f" {entry['copy_gbytes']:.0f} GB/s"
         )
     yield "Columns of implementations are their best time over fastconv's: above 1 fastconv is faster."
+    if any(row["at_limit"] for row in limits(report)):
+        yield (
+            "(limit): what PyTorch's column would be if fastconv took the least possible time: the fewest\n"
+            "multiply-adds of its algorithms at the peak, or the bytes of all arrays at the rate of copying."
+        )
 
 
 def _sweep_lines(report):
@@ -106,11 +133,12 @@ def _headline_lines(report):
     if not rows:
         return []
     head = "In short: geometric mean / worst (problem)"
-    lines = [(head, "warm: PyTorch NCHW", "as called", "warm: fastest peer")]
+    lines = [(head, "warm: PyTorch NCHW", "(limit)", "as called", "warm: fastest peer")]
     for row in rows:
         warm, fastest = (_spread_text(row[column]) for column in ("warm", "fastest"))
-        called = f"{row['as_called']['mean']:.2f}" if row["as_called"] else "-"
-        lines.append((f"{row['title']}, {row['threads']}T", warm, called, fastest))
+        called, bound = (_mean_text(row[column]) for column in ("as_called", "limit"))
+        bound = f"({bound})" if row["limit"] else ""
+        lines.append((f"{row['title']}, {row['threads']}T", warm, bound, called, fastest))
     widths = [max(map(len, column)) for column in zip(*lines)]
     return [*("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines), ""]
 
@@ -119,24 +147,31 @@ def _spread_text(spread):
     return f"{spread['mean']:.2f} / {spread['worst']:.2f} ({spread['worst_label']})" if spread else "-"
 
 
+def _mean_text(spread):
+    return f"{spread['mean']:.2f}" if spread else "-"
+
+
 def _slowest_lines(report):
     """The cells in which the fastest peer is closest, or ahead."""
     rows = slowest(report, 5)
     if not rows:
         return []
-    lines = ["Closest to the fastest peer, or behind it:"]
+    known = any(r["at_limit"] for r in rows)
+    lines = [f"Closest to the fastest peer{' (at the limit)' * known}, or behind it:"]
     for r in rows:
         where = f"{r['label'] or r['problem']} {r['direction']}, {r['threads']}T, {r['allocator']}"
         share = f", {100 * r['peak_share']:.0f} % of peak" if r["peak_share"] else f", {r['gbytes']:.1f} GB/s"
         times = f"{1e3 * r['theirs']:.4g} ms / {1e3 * r['ours']:.4g} ms"
+        reached = f"{r['ratio']:5.2f}x" + (f" ({r['at_limit']:.2f}x)" if r["at_limit"] else "")
         lines.append(
-            f"  {r['ratio']:5.2f}x  {where:<50} {short(r['peer'])} {times}{share}  {r['algorithm']}".rstrip()
+            f"  {reached}  {where:<50} {short(r['peer'])} {times}{share}  {r['algorithm']}".rstrip()
         )
     return [*lines, ""]
 
 
 def markdown(report):
-    """The headline as a Markdown table, with a line that says on what and how it was measured."""
+    """The headline as a Markdown table, with a line that says on what and how it was measured, and a table of
+    the networks' layers."""
     machine, own, settings = report["machine"], report["fastconv"], report["settings"]
     rows = headline(report)
     counts = list(dict.fromkeys(row["threads"] for row in rows))
@@ -148,15 +183,17 @@ def markdown(report):
     def both(column):
         return lambda row: f"{row[column]['mean']:.2f} / {row[column]['worst']:.2f}" if row[column] else "-"
 
-    def mean(row):
-        return f"{row['as_called']['mean']:.2f}" if row["as_called"] else "-"
+    def mean(column):
+        return lambda row: _mean_text(row[column])
 
     lines = [
-        "| | PyTorch, warm: mean / worst | as called: mean | fastest peer, warm: mean / worst |",
-        "|---|---|---|---|",
+        "| | PyTorch, warm: mean / worst | limit | as called: mean | fastest peer, warm: mean / worst |",
+        "|---|---|---|---|---|",
     ]
     for title in dict.fromkeys(row["title"] for row in rows):
-        columns = (values(title, show) for show in (both("warm"), mean, both("fastest")))
+        columns = (
+            values(title, show) for show in (both("warm"), mean("limit"), mean("as_called"), both("fastest"))
+        )
         lines.append(f"| {title} | {' | '.join(columns)} |")
     versions = {}
     for name, entry in report["implementations"].items():
@@ -168,9 +205,29 @@ def markdown(report):
     lines.append(
         f"\nA peer's time divided by fastconv's: geometric mean and worst problem, on {threads}."
         f" {machine['processor']} with {own['isa']}, fastconv {own['version']}, {told};"
-        f" {report['created'][:10]}, best times of {settings.get('seconds', 0):g} s each in turns."
+        f" {report['created'][:10]}, best times of {settings.get('seconds', 0):g} s each in turns. Limit:"
+        " what the first column's mean would be if fastconv took the least possible time: the fewest"
+        " multiply-adds of its algorithms at the measured peak, or the bytes of all arrays at the measured"
+        " rate of copying."
     )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_layer_lines(report, counts)]) + "\n"
+
+
+def _layer_lines(report, counts):
+    """A Markdown table of the networks' layers: PyTorch's time over fastconv's, warm, and the limit."""
+    found, directions = {}, ("forward", "backward_input", "backward_weight")
+    listed = {result["problem"] for result in report["results"] if section(result) == "networks"}
+    for row in limits(report):
+        if row["allocator"] == "warm" and row["problem"] in listed and row["ratio"]:
+            layer = found.setdefault(row["label"] or row["problem"], {})
+            layer[row["direction"], row["threads"]] = f"{row['ratio']:.2f} ({row['at_limit']:.2f})"
+    if not found:
+        return
+    yield "\n| layer (limit) | forward | gradient of the input | gradient of weight and bias |"
+    yield "|---|---|---|---|"
+    for label, layer in found.items():
+        cells = (", ".join(layer.get((d, n), "-") for n in counts) for d in directions)
+        yield f"| {label} | {' | '.join(cells)} |"
 
 
 def _absent(report):

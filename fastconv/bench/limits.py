@@ -1,0 +1,168 @@
+"""The best time attainable: what no kernel of this package could beat here. A model, measured ceilings.
+
+A call takes at least as long as the longest of three: its arithmetic at the measured rate of multiply-adds,
+the bytes of its arguments and results at the measured rate of copying arrays of that size, and the shortest
+call. The arithmetic is the least of what the families of algorithms need that fastconv has and its error
+bound admits: the direct sum, and in float32 Winograd with tiles of 6 or 8 points. So this is a bound for
+these algorithms, not for all that may be found; and nothing reaches it quite, since operands must also be
+loaded.
+
+Everything is counted in multiply-adds on single elements: a kernel fills its vectors at best, over whatever
+axis. An addition or multiplication alone counts as one, since it takes an instruction all the same.
+"""
+
+import math
+
+from .._cpu.algorithms import TABLES
+
+POINTS = (6, 8)  # of a tile along each axis; more amplify rounding errors beyond the bound
+TABLE = {
+    "forward": "conv",
+    "backward_input": "conv_backward_input",
+    "backward_weight": "conv_backward_weight",
+}
+TURNED = {"forward": "backward_input", "backward_input": "forward", "backward_weight": "backward_weight"}
+
+
+def limit(result, ceiling):
+    """(seconds, what takes them), or None where it is not known.
+
+    What takes them: "direct sum", "Winograd F(4,3)" (outputs and taps of a tile along an axis), "memory" or
+    "call". result: one of a report's, with what `least` tells; ceiling: an entry of its "ceilings", or None.
+    """
+    if not ceiling or "copies" not in ceiling or "least_flops" not in result:
+        return None
+    memory = result["bytes"] / (1e9 * copy_rate(ceiling["copies"], result["bytes"]))
+    arithmetic = result["least_flops"] / (1e9 * ceiling["fma_gflops"])
+    return max((arithmetic, result["least_by"]), (memory, "memory"), (ceiling["call_seconds"], "call"))
+
+
+def least(problem, direction):
+    """{"least_flops": two for every multiply-add of the family that needs fewest, "least_by": that family}.
+
+    {} for what has no model: whole networks.
+    """
+    if problem.family == "network":
+        return {}
+    count, family = multiply_adds(problem, direction)
+    return {"least_flops": 2 * count, "least_by": family}
+
+
+def copy_rate(copies, traffic):
+    """GB/s at which so many bytes can move: the best of arrays that are no smaller, or the next smaller size.
+
+    copies: [bytes read and written together, GB/s] of every size. What is measured between two sizes would
+    lie between; the smaller one's rate is the one that bounds it.
+    """
+    below = max((size for size, _ in copies if size <= traffic), default=0)
+    return max(rate for size, rate in copies if size >= below)
+
+
+def multiply_adds(problem, direction):
+    """(count, family): the fewest that any family needs; of other operations than sums of products 0."""
+    if problem.family != "conv":
+        return problem.flops(direction) // 2, "direct sum"
+    p, direction = problem.problem, TURNED[direction] if problem.transposed else direction
+    found = [(direct(p), "direct sum")]
+    winograd = next(a for a in TABLES[TABLE[direction]] if a.name == "winograd")
+    if p.dtype.itemsize == 4 and winograd.accepts(p) is None:
+        taps = _phase_taps(p, 1)
+        found += [
+            (winograd_count(p, direction, points), f"Winograd F({points + 1 - taps},{taps})")
+            for points in POINTS
+            if points + 1 - taps <= 6  # F(7,2) has no kernel: its additions cost what it saves
+        ]
+    return min(found)
+
+
+# -- the families; p: a ConvProblem --------------------------------------------------------------------------
+
+
+def direct(p):
+    """Products of the sum itself. Those with zeros of the padding are left out: a kernel might skip them."""
+    return p.N * p.K * p.C // p.groups * math.prod(_meetings(p, axis) for axis in range(3))
+
+
+def _meetings(p, axis):
+    """Pairs of an output and a tap along an axis that meet a value of x."""
+    if p.padding_mode != "zeros":
+        return p.out[axis] * p.kernel[axis]
+    count, size, stride = 0, p.size[axis], p.stride[axis]
+    for tap in range(p.kernel[axis]):
+        first = tap * p.dilation[axis] - p.pad_low[axis]  # of x, for output 0
+        low, high = max(0, -(first // stride)), min(p.out[axis], -(-(size - first) // stride))
+        count += max(0, high - low)
+    return count
+
+
+def _phase_taps(p, axis):
+    """Taps along an axis of one phase of the stride."""
+    return -(-p.kernel[axis] // p.stride[axis])
+
+
+def winograd_count(p, direction, points):
+    """Multiply-adds of Winograd with so many points a tile and axis: products and transforms.
+
+    A stride makes as many times the channels, one for each phase; a dilation makes maps of their own of the
+    phases of the outputs. Tiles hang over the ends of maps. Rows that two tiles share are transformed once.
+    """
+    taps, phases = _phase_taps(p, 1), math.prod(p.stride)
+    m = points + 1 - taps
+    down, across = (_tiles(p, direction, axis, m) for axis in (1, 2))
+    maps = p.N * math.prod(p.dilation)
+    tiles = maps * down * across
+    channels, filters = p.C * phases, p.K
+    pairs = channels * filters // p.groups
+    source, results = (filters, channels) if direction == "backward_input" else (channels, filters)
+    # along rows: m new ones a tile and those that only the last tile of a map reads; then along columns
+    rows = maps * (down * m + taps - 1) * across
+    count = tiles * points**2 * pairs + source * (rows + tiles * points) * to_points(points)
+    if direction == "backward_weight":
+        count += filters * tiles * (m + points) * outputs_to_points(points, m)
+        return count + pairs * (points + taps) * points_to_taps(points, taps)
+    count += results * tiles * (points + m) * to_outputs(points, m)
+    return count + pairs * (taps + points) * taps_to_points(points, taps)
+
+
+def _tiles(p, direction, axis, m):
+    """Tiles along an axis of one map of results; of dx, the map of one phase."""
+    out, stride, low = p.out[axis], p.stride[axis], p.pad_low[axis]
+    if direction == "backward_input":
+        out = (p.size[axis] - 1 + low) // stride - low // stride + 1
+    return -(-out // (p.dilation[axis] * m))
+
+
+# One-dimensional transforms, of points 0, pairs +-a, and infinity: what is even and what is odd in a pair is
+# computed once and then added and subtracted. The numbers of multiply-adds:
+
+
+def _pairs(points):
+    return (points - 2) // 2
+
+
+def to_points(points):
+    """B^T d: even and odd parts of each pair without leading factors, sum and difference; 0, infinity."""
+    pairs = _pairs(points)
+    return pairs * (2 * (pairs - 1) + 2) + 2 * pairs
+
+
+def to_outputs(points, m):
+    """A^T m: sum and difference of each pair; the first output; others, of all pairs each; infinity."""
+    pairs = _pairs(points)
+    return 2 * pairs + pairs + (m - 1) * pairs + 1
+
+
+def taps_to_points(points, taps):
+    """G g: even and odd parts of each pair with its factor, their sum and difference; 0."""
+    return _pairs(points) * (taps + 2) + 1
+
+
+def outputs_to_points(points, m):
+    """A y, the adjoint of `to_outputs`: even and odd parts without leading factors, sum and difference."""
+    return _pairs(points) * m
+
+
+def points_to_taps(points, taps):
+    """G^T u, the adjoint of `taps_to_points`: sum and difference of each pair, then the taps; 0, infinity."""
+    pairs = _pairs(points)
+    return 2 * pairs + taps * pairs + 2
