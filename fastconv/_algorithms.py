@@ -25,7 +25,7 @@ class Algorithm(NamedTuple):
     """One way to compute a direction.
 
     accepts(problem) -> None, or why it cannot compute it; suits(problem, precision) -> None, or why "auto"
-    would rather not, although it could; run(kernels, problem, *arrays) computes;
+    would rather not, although it could; run computes, in the way that the backend says;
     scratch(kernels, problem, threads) -> bytes. What `kernels` is, the backend says.
     """
 
@@ -84,9 +84,9 @@ class Tables:
                 raise UnsupportedError(f"{problem.op}: algorithm {algorithm!r} {reasons[algorithm]}")
         return chosen, {name: reason for name, reason in reasons.items() if reason is not None}
 
-    def choose(self, direction, problem, algorithm):
+    def choose(self, direction, problem, algorithm, precision=None):
         """The `Algorithm` that computes `direction` (a key of the tables) for this problem."""
-        return self._choose(direction, problem, algorithm, _config.get_precision())[0]
+        return self._choose(direction, problem, algorithm, precision or _config.get_precision())[0]
 
     def plan(self, direction, problem, algorithm="auto"):
         """The Plan of a call; raises like the call itself for a named algorithm."""

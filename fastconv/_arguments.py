@@ -358,7 +358,7 @@ def integer(op, name, value, low, high=INT_MAX):
 
 def canonical(op, name, value):
     """Ints, or (nested) sequences of ints, as int or tuples: hashable, equal where they mean the same."""
-    if type(value) is int or isinstance(value, str):
+    if type(value) is int or isinstance(value, str) or (type(value) is tuple and _is_canonical(value)):
         return value
     if isinstance(value, (tuple, list)) or (isinstance(value, ndarray) and 0 < value.ndim <= 2):
         if (
@@ -373,6 +373,19 @@ def canonical(op, name, value):
             for item in value
         )
     return _index(op, name, value, "an int or a sequence of ints")
+
+
+def _is_canonical(values):
+    """Whether a tuple holds ints, or tuples of ints, and nothing else."""
+    for value in values:
+        if type(value) is int:
+            continue
+        if type(value) is not tuple:
+            return False
+        for item in value:
+            if type(item) is not int:
+                return False
+    return True
 
 
 def _index(op, name, value, kind):

@@ -1,4 +1,4 @@
-"""The compiled backend's tables of algorithms; `run` and `scratch` get the active kernel module."""
+"""The compiled backend's tables of algorithms. `run(kernels, problem)` gets the active kernel module and makes the call, a function of the arrays."""
 
 from .._algorithms import Algorithm, Plan, Tables
 from . import isa
@@ -13,9 +13,9 @@ def algorithms(direction):
     return TABLES.algorithms(direction)
 
 
-def choose(direction, problem, algorithm):
+def choose(direction, problem, algorithm, precision):
     """The `Algorithm` that computes `direction` (a key of TABLES) for this problem."""
-    return TABLES.choose(direction, problem, algorithm)
+    return TABLES.choose(direction, problem, algorithm, precision)
 
 
 def plan(direction, problem, algorithm="auto"):

@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -21,16 +21,22 @@ def _shape(kernels, problem):
     return kernels.Shape(problem)
 
 
+@lru_cache(maxsize=4096)
+def _prepared(direction, problem, algorithm, precision, kernels):
+    """The chosen algorithm's name, and its call with all that does not depend on the arrays."""
+    chosen = choose(direction, problem, algorithm, precision)
+    return chosen.name, chosen.run(kernels, problem)
+
+
 def _run(direction, problem, algorithm, *arrays):
     """Compute with the chosen algorithm; with FASTCONV_VERBOSE, say so."""
-    chosen = choose(direction, problem, algorithm)
-    kernels = isa.active()
+    name, call = _prepared(direction, problem, algorithm, _config.get_precision(), isa.active())
     if not _config.VERBOSE:
-        return chosen.run(kernels, problem, *arrays)
+        call(*arrays)
+        return
     start = time.perf_counter()
-    result = chosen.run(kernels, problem, *arrays)
-    _config.report(problem.name, DIRECTIONS[direction], chosen.name, time.perf_counter() - start, problem.flops)
-    return result
+    call(*arrays)
+    _config.report(problem.name, DIRECTIONS[direction], name, time.perf_counter() - start, problem.flops)
 
 
 def conv_forward(x, weight, bias, problem, algorithm, out):
@@ -71,20 +77,30 @@ def col2im(cols, problem):
 def _forward(kernel, *how):
     """Run a kernel of this name in the direction of y."""
 
-    def run(kernels, problem, x, weight, bias, y):
-        getattr(kernels, kernel)(x, weight, plain(bias, problem.dtype), y, _shape(kernels, problem), _config.get_num_threads(), *how)
+    def run(kernels, problem):
+        compute, shape, dtype = getattr(kernels, kernel), _shape(kernels, problem), problem.dtype
+
+        def call(x, weight, bias, y):
+            compute(x, weight, bias if bias is None else plain(bias, dtype), y, shape, _config.get_num_threads(), *how)
+
+        return call
 
     return run
 
 
-_backward_input = _forward  # (kernels, problem, dy, weight, bias, dx): the same arguments with dy and dx in place of x and y
+_backward_input = _forward  # of (dy, weight, bias, dx): the same arguments with dy and dx in place of x and y
 
 
 def _backward_weight(kernel, *how):
     """The same in the direction of dweight."""
 
-    def run(kernels, problem, dy, x, dweight):
-        getattr(kernels, kernel)(dy, x, dweight, _shape(kernels, problem), _config.get_num_threads(), *how)
+    def run(kernels, problem):
+        compute, shape = getattr(kernels, kernel), _shape(kernels, problem)
+
+        def call(dy, x, dweight):
+            compute(dy, x, dweight, shape, _config.get_num_threads(), *how)
+
+        return call
 
     return run
 
@@ -118,14 +134,18 @@ def _pointwise(problem):
                    padding_mode="zeros", activation=None)
 
 
-def _implicit_backward_input(kernels, problem, dy, weight, bias, dx):
+def _implicit_backward_input(kernels, problem):
     single = _pointwise(problem)
-    if single is not None:
+    if single is None:
+        return _correlated_backward_input(kernels, problem)
+    compute = _implicit_forward(kernels, single)
+
+    def call(dy, weight, bias, dx):
         filters = weight.reshape(problem.K, single.K).T[:, :, None, None]
         bias = None if bias is None else np.repeat(bias, problem.taps)
-        _implicit_forward(kernels, single, dy.reshape(problem.N, problem.K, 1, 1), filters, bias, dx.reshape(problem.N, single.K, 1, 1))
-        return
-    _correlated_backward_input(kernels, problem, dy, weight, bias, dx)
+        compute(dy.reshape(problem.N, problem.K, 1, 1), filters, bias, dx.reshape(problem.N, single.K, 1, 1))
+
+    return call
 
 
 def _implicit_scratch(direction):
@@ -343,6 +363,11 @@ def _im2col_backward_weight(kernels, problem, dy, x, dweight):
             w[g] += part
 
 
+def _each_time(compute):
+    """For a function of (kernels, problem, *arrays) that has nothing to prepare."""
+    return lambda kernels, problem: partial(compute, kernels, problem)
+
+
 def _im2col_scratch(kernels, problem, threads):
     return problem.N * problem.C * problem.taps * math.prod(problem.out) * problem.dtype.itemsize
 
@@ -442,7 +467,7 @@ def _table(direction, winograd, depthwise, direct, implicit, im2col):
         Algorithm("depthwise", depthwise_accepts, depthwise_suits, depthwise_run, _depthwise_scratch(direction)),
         Algorithm("direct", direct_accepts, direct_suits, direct_run, _direct_scratch(direction)),
         Algorithm("implicit_gemm", _anything, _always, implicit, _implicit_scratch(direction)),
-        Algorithm("im2col", _anything, _only_named, im2col, _im2col_scratch),
+        Algorithm("im2col", _anything, _only_named, _each_time(im2col), _im2col_scratch),
     )
 
 

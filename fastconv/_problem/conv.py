@@ -217,6 +217,10 @@ class ConvProblem:
 
 FIELDS = tuple(name for name, f in ConvProblem.__dataclass_fields__.items() if f.init)
 
+# Equal problems, such as those of a forward and a backward call, are one object: what is kept for a problem
+# is then found by identity, without comparing all of its fields.
+_one = lru_cache(CACHE)(ConvProblem)
+
 
 def _arrays(op, x, weight, bias):
     return (
@@ -351,7 +355,7 @@ def _problem(
             op, (K, C // groups, *kernel), 64 * dtype.itemsize
         )  # kernels keep packed copies
     low, high = zip(*pads)
-    return ConvProblem(
+    return _one(
         op.removesuffix("_backward"), dtype, ndim, batched, N, C, K, groups,
         three(size, 1), three(kernel, 1), three(out, 1), three(stride, 1), three(dilation, 1),
         three(low, 0), three(high, 0), padding_mode, activation, bias,

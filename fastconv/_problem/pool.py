@@ -177,6 +177,8 @@ class PoolProblem:
 
 FIELDS = tuple(name for name, f in PoolProblem.__dataclass_fields__.items() if f.init)
 
+_one = lru_cache(CACHE)(PoolProblem)  # equal problems are one object, see ConvProblem's
+
 
 # -- from canonical arguments to the problem -----------------------------------------------------------------
 
@@ -198,7 +200,7 @@ def _pool(
     arguments.addressable(op, (N, C, *size), 8)
     arguments.addressable(op, (N, C, *out), 8)
     low, high = zip(*pads)
-    return PoolProblem(
+    return _one(
         op.removesuffix("_backward"), arguments.native_dtype(char), ndim, batched, N, C,
         three(size, 1), three(out, 1),
         three(kernel, 1), three(stride, 1), three(dilation, 1), three(low, 0), three(high, 0),
@@ -258,7 +260,7 @@ def _sizes(op, ndim, char, y_shape, x_shape, adaptive):
         kernel = three((s // o if s % o == 0 else min(s, s // o + 2) for s, o in zip(size, out)), 1)
     else:
         kernel = (0, 0, 0)
-    return PoolProblem(
+    return _one(
         op.removesuffix("_backward") if adaptive else op, arguments.native_dtype(char), ndim, batched, N, C,
         three(size, 1), three(out, 1), kernel, (1, 1, 1), (1, 1, 1), (0, 0, 0), (0, 0, 0),
         adaptive, True, None,

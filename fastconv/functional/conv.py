@@ -61,8 +61,10 @@ def conv1d(
     x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", activation=None, algorithm="auto", out=None,
 ):  # fmt: skip
-    options = (stride, padding, dilation, groups, padding_mode, activation)
-    return _forward(1, "conv1d", x, weight, bias, options, algorithm, out)
+    problem = ConvProblem.of(
+        x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, ndim=1, op="conv1d"
+    )
+    return _forward("conv1d", x, weight, bias, problem, algorithm, out)
 
 
 @doc(_CONV, 2)
@@ -70,8 +72,10 @@ def conv2d(
     x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", activation=None, algorithm="auto", out=None,
 ):  # fmt: skip
-    options = (stride, padding, dilation, groups, padding_mode, activation)
-    return _forward(2, "conv2d", x, weight, bias, options, algorithm, out)
+    problem = ConvProblem.of(
+        x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, ndim=2, op="conv2d"
+    )
+    return _forward("conv2d", x, weight, bias, problem, algorithm, out)
 
 
 @doc(_CONV, 3)
@@ -79,12 +83,13 @@ def conv3d(
     x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", activation=None, algorithm="auto", out=None,
 ):  # fmt: skip
-    options = (stride, padding, dilation, groups, padding_mode, activation)
-    return _forward(3, "conv3d", x, weight, bias, options, algorithm, out)
+    problem = ConvProblem.of(
+        x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, ndim=3, op="conv3d"
+    )
+    return _forward("conv3d", x, weight, bias, problem, algorithm, out)
 
 
-def _forward(ndim, op, x, weight, bias, options, algorithm, out):
-    problem = ConvProblem.of(x, weight, bias, *options, ndim=ndim, op=op)
+def _forward(op, x, weight, bias, problem, algorithm, out):
     backend = backend_of(op, x, weight, bias, out)
     if type(algorithm) is not str or algorithm != "auto":
         _must_run(backend, op, problem, algorithm)
@@ -302,11 +307,15 @@ def col2im(cols, output_size, kernel_size, dilation=1, padding=0, stride=1):
 
 def _plain(array):
     """ndarray subclasses lose their class, so that backends meet ordinary indexing only."""
-    return array.view(ndarray) if isinstance(array, ndarray) and type(array) is not ndarray else array
+    if type(array) is ndarray or not isinstance(array, ndarray):
+        return array
+    return array.view(ndarray)
 
 
 def _mask(op, output_mask):
     """output_mask as three bools."""
+    if output_mask is ALL:
+        return ALL
     if isinstance(output_mask, (tuple, list, ndarray)) and len(output_mask) == 3:
         return tuple(arguments.flag(op, "output_mask", wanted) for wanted in output_mask)
     shown = arguments.show(output_mask)
