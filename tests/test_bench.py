@@ -561,6 +561,37 @@ def test_regret_is_the_time_lost_to_the_best_that_may_be_chosen(monkeypatch):
     assert found["within"] == 0 and "chose implicit_gemm, best im2col" in sweep.regret_table(found)
 
 
+def test_only_what_is_slower_a_second_and_longer_time_is_regretted(monkeypatch):
+    asked = []
+
+    def run(chosen, names, directions, seconds, **settings):
+        asked.append((len(chosen), directions, seconds))
+        # at first the chosen algorithm seems slower everywhere; then only for the first problem
+        slow = {p.name: 1.5 if len(asked) == 1 or p is chosen[0] else 1.0 for p in chosen}
+        part = synthetic(
+            **{name: {"fastconv:implicit_gemm": t, "fastconv:direct": 1.0} for name, t in slow.items()}
+        )
+        for result in part["results"]:
+            result["problem"] = result["label"]
+        return part
+
+    def plan(problem, direction, algorithm, batch=None):
+        return real_plan(problem, direction, "implicit_gemm" if algorithm == "auto" else algorithm, batch)
+
+    real_plan = sweep._plan
+    monkeypatch.setattr(sweep, "_plan", plan)
+    monkeypatch.setattr(sweep, "_bounded", lambda problem, direction, algorithm: True)
+    monkeypatch.setattr(sweep, "run", run)
+    found = sweep.regret(4, 0, ("forward",), seconds=0.1)
+    assert asked == [(4, ("forward",), 0.1), (4, ("forward",), sweep.LONGER * 0.1)]
+    assert found["suspected"] == 4 and found["within"] == 0.75
+    assert [row["regret"] for row in found["results"]] == [few_roundings(0.5), 0, 0, 0]
+    assert [row["first"] for row in found["results"]] == [few_roundings(0.5)] * 4
+    text = sweep.regret_table(found)
+    assert "in 75.0 % of 4 cases" in text and "4 cases seemed to lose more than 10 % at first" in text
+    assert "once more and longer" in html.page({**report.new_report(), "regret": found})
+
+
 def test_sweeps_carry_the_place_on_their_axis(monkeypatch):
     seen = []
 

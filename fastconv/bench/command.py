@@ -142,7 +142,7 @@ def run(options):
 def _measure(options, report):
     """Fill the report with what the options ask for."""
     from . import device, peers, problems, sweep
-    from .timing import cores, run
+    from .timing import SECONDS, cores, run
 
     on_device = "cuda" in options.device
     words = options.layers or (["small", "lenet"] if options.quick else ["core"])
@@ -156,7 +156,7 @@ def _measure(options, report):
     settings = {
         "threads": options.threads or ((1,) if options.quick else tuple(sorted({1, cores()}))),
         "allocators": ("warm", "as_called") if options.allocator == "both" else (options.allocator,),
-        "seconds": options.seconds or (0.05 if options.quick else 0.5),
+        "seconds": options.seconds or (0.05 if options.quick else SECONDS),
         "isa": options.isa or os.environ.get("FASTCONV_ISA", "").strip() or None,
         "tell": (lambda line: None)
         if options.quiet

@@ -20,6 +20,7 @@ SAMPLE = 100e-6  # seconds that one sample takes at least: shorter calls are rep
 BURST = 30e-3  # seconds for which an implementation runs before it is the next one's turn
 PAUSE = 5e-3  # between turns: idle threads of the one before stop looking for work
 ROUNDS = 5
+SECONDS = 0.5  # for each implementation in each cell
 
 
 def cores():
@@ -33,7 +34,7 @@ def run(
     directions=None,
     threads=(1, 2),
     allocators=("warm",),
-    seconds=0.5,
+    seconds=SECONDS,
     isa=None,
     tell=lambda line: None,
     report=None,
