@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from cuda_device import strided
 from cuda_simulated_half import HALVES, fetched, sent, shortened, tensors  # noqa: F401  tensors is a fixture
 from cuda_simulated_host import torch  # noqa: F401  a fixture that the other one uses
 from emulator import Device
@@ -35,14 +36,15 @@ class Machine:
 
 
 class Prepared:
-    sizes = {}  # bytes of the caller's buffers, by name: addresses alone do not tell
+    sizes = {}  # bytes of buffers by name, which addresses do not tell; the caller may have fewer
 
     def __init__(self, program):
         self.program = program
 
     def __call__(self, addresses, stream):
         device, there = Device(), {}
-        memory = {n: (ctypes.c_uint8 * self.sizes[n]).from_address(addresses[n]) for n in self.sizes}
+        sizes = {n: nbytes for n, nbytes in self.sizes.items() if n in addresses}
+        memory = {n: (ctypes.c_uint8 * sizes[n]).from_address(addresses[n]) for n in sizes}
         for name, host in memory.items():
             there[name] = device.put(np.frombuffer(host, np.uint8))
         scratch = dict(self.program.scratch)
@@ -51,7 +53,7 @@ class Prepared:
         assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:]))  # buffers do not overlap
         run(device, self.program, there)
         for name, host in memory.items():
-            np.frombuffer(host, np.uint8)[:] = device.get(there[name], (self.sizes[name],), np.uint8)
+            np.frombuffer(host, np.uint8)[:] = device.get(there[name], (sizes[name],), np.uint8)
         Machine.ran.append([step.kernel.name for step in self.program.steps])
 
 
@@ -68,6 +70,7 @@ def machine(monkeypatch):
     TABLES._choose.cache_clear()
     fast._prepared.cache_clear()
     fast._ready.cache_clear()
+    fast._product.cache_clear()
 
 
 rng = np.random.default_rng(0)
@@ -311,3 +314,57 @@ def test_softmax_and_cross_entropy(monkeypatch):
     testing.compare(loss, expected[0], limits[0])
     testing.compare(dx, expected[1], limits[1])
     assert [names[0].rpartition("_")[0] for names in Machine.ran] == ["softmax", "cross_entropy"]
+
+
+# -- the fully connected layer -------------------------------------------------------------------------------
+
+LW = rng.integers(-3, 4, (12, 8)).astype(np.float32)
+LB = rng.integers(-3, 4, 12).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "precision, kernels",
+    [
+        ("strict", ("gemm_f32_forward", "gemm_f32_forward", "gemm_f32_weight_gradient")),
+        ("fast", ("igemm_sm90_f32", "igemm_sm90_f32", "wgrad_sm80_f32")),
+        ("tf32", ("igemm_sm90_tf32", "igemm_sm90_tf32", "wgrad_sm80_tf32")),
+    ],
+)
+@pytest.mark.parametrize("layout", ["contiguous", "sliced", "negative"])
+def test_linear(precision, kernels, layout, monkeypatch):
+    x, dy = X[..., :7, :], rng.integers(-3, 4, (2, 6, 7, 12)).astype(np.float32)
+    kernels = [k.replace("gemm_f32_forward", "thin_f32_4") for k in kernels]
+    y, gradients = fc.linear(x, LW, LB), fc.linear_backward(dy, x, LW)
+    there = [strided(testing.lay_out(a, layout)) for a in (dy, x, LW)]
+    with fc.precision(precision):
+        sizes(monkeypatch, x=x, weight=LW, bias=LB, y=y)
+        found = fc.cuda.linear(*there[1:], fc.cuda.to_device(LB))
+        assert (fc.cuda.to_host(found) == y).all()
+        sizes(monkeypatch, dy=dy, x=x, weight=LW, dx=x, dweight=LW)
+        found = fc.cuda.linear_backward(*there)
+    assert all((fc.cuda.to_host(a) == b).all() for a, b in zip(found, gradients))
+    assert all(any(n.startswith(k) for n in names) for k, names in zip(kernels, Machine.ran, strict=True))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_linear(dtype, monkeypatch):
+    x, w, b, dy = (real(s, dtype) for s in ((3, 5, 8), (16, 8), (16,), (3, 5, 16)))
+    arrays = [sent(a, dtype) for a in (dy, x, w)]
+    expected = fc.reference.linear(*wide(x, w, b)), *fc.reference.linear_backward(*wide(dy, x, w))
+    magnitude = [
+        fc.reference.linear(*map(np.abs, wide(x, w, b))),
+        *fc.reference.linear_backward(*map(np.abs, wide(dy, x, w))),
+    ]
+    short(monkeypatch, dy=dy, x=x, weight=w, bias=b, y=dy, dx=x, dweight=w)
+    found = fc.cuda.linear(arrays[1], arrays[2], sent(b, dtype)), *fc.cuda.linear_backward(*arrays)
+    for a, right, size, length in zip(found, expected, magnitude, (9, 16, 15, 15)):
+        testing.compare(fetched(a), right, bounds.bound(size, length, dtype))
+    engines = [names[-1].rpartition(f"_{WORD[dtype]}")[0] for names in Machine.ran]
+    assert engines == ["igemm_sm90", "igemm_sm90", "wgrad_sm90"]
+
+
+def test_linear_of_float64_is_left_to_simple_kernels():
+    arrays = X.astype(np.float64), LW.astype(np.float64)
+    found = fc.cuda.linear(*map(fc.cuda.to_device, arrays))
+    testing.compare(fc.cuda.to_host(found), fc.linear(*arrays), np.zeros(found.shape))
+    assert not Machine.ran

@@ -14,22 +14,35 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastconv.cuda import _compile
-from fastconv.cuda.gen import gemm_f32, igemm_sm80, igemm_sm90, layout, memory_bound, wgrad_sm80, wgrad_sm90
+from fastconv.cuda.gen import (
+    gemm_f32, igemm_sm80, igemm_sm90, layout, memory_bound, thin_f32, wgrad_sm80, wgrad_sm90,
+)  # fmt: skip
 
 MAIN = {
     "wgmma bf16": (igemm_sm90.kernel("bf16", bn=256), 90),
-    "wgmma f16, bias, relu": (igemm_sm90.kernel("f16", bn=128, bias=True, activation="relu"), 90),
+    "wgmma f16, bias, relu": (igemm_sm90.kernel("f16", bn=128, bias="channel", activation="relu"), 90),
     "wgmma bf16, small": (igemm_sm90.kernel("bf16", bn=64, consumers=1, blocks=2, planar=True), 90),
     "wgmma bf16 3-d": (igemm_sm90.kernel("bf16", rank=3, bn=128), 90),
-    "wgmma tf32": (igemm_sm90.kernel("tf32", bn=128, bias=True, activation="sigmoid"), 90),
+    "wgmma tf32": (igemm_sm90.kernel("tf32", bn=128, bias="channel", activation="sigmoid"), 90),
     "wgmma 3xtf32": (igemm_sm90.kernel("f32", bn=128), 90),
-    "wgmma 3xtf32, planar": (igemm_sm90.kernel("f32", bn=64, planar=True, bias=True, activation="tanh"), 90),
+    "wgmma 3xtf32, planar": (
+        igemm_sm90.kernel("f32", bn=64, planar=True, bias="channel", activation="tanh"), 90
+    ),
+    "wgmma bf16, few rows": (igemm_sm90.kernel("bf16", bn=16, consumers=1, blocks=2, bias="channel"), 90),
+    "wgmma bf16, turned": (igemm_sm90.kernel("bf16", bn=128, turned=True), 90),
+    "wgmma 3xtf32, few rows": (
+        igemm_sm90.kernel("f32", bn=8, consumers=1, blocks=2, planar=True, bias="position"), 90
+    ),
+    "wgmma weight gradient, direct": (wgrad_sm90.kernel("bf16", direct=True), 90),
     "wgmma weight gradient": (wgrad_sm90.kernel("bf16"), 90),
     "wgmma weight gradient, f16": (wgrad_sm90.kernel("f16", bn=64), 90),
     "mma bf16": (igemm_sm80.kernel("bf16"), 80),
     "mma f16, bias, sigmoid": (igemm_sm80.kernel("f16", True, "sigmoid"), 80),
     "mma tf32, bias, relu": (igemm_sm80.kernel("tf32", True, "relu"), 80),
     "mma 3xtf32": (igemm_sm80.kernel("f32"), 80),
+    "mma bf16, few rows": (igemm_sm80.kernel("bf16", tile=igemm_sm80.THIN), 80),
+    "mma 3xtf32, few rows": (igemm_sm80.kernel("f32", True, tile=igemm_sm80.THIN), 80),
+    "mma 3xtf32, few channels": (igemm_sm80.kernel("f32", tile=igemm_sm80.TALL), 80),
     "mma weight gradient, bf16": (wgrad_sm80.kernel("bf16"), 80),
     "mma weight gradient, f16 on sm_90a": (wgrad_sm80.kernel("f16"), 90),
     "mma weight gradient, tf32": (wgrad_sm80.kernel("tf32"), 80),
@@ -38,6 +51,8 @@ MAIN = {
     "mma weight gradient, 3xtf32 on sm_90a": (wgrad_sm80.kernel("f32"), 90),
     "ffma": (gemm_f32.forward(), 80),
     "ffma weight gradient": (gemm_f32.weight_gradient(), 80),
+    "ffma, few rows": (thin_f32.kernel(4, bias=True), 80),
+    "ffma, few rows, turned": (thin_f32.kernel(4, True), 80),
     "channels last, 16 bit": (layout.channels_last("bf16", True), 80),
     "channels last, 16 bit, odd planes": (layout.channels_last("f16", False), 80),
     "gather, 16 bit": (layout.gather(2), 80),

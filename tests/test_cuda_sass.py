@@ -26,10 +26,13 @@ def test_machine_code(title):
         assert f.count("USETMAXREG") == (2 if "registers" in families else 0)
     if "mma" in families:
         words = "= shared_load(" in kernel.source  # 32-bit operands that ldmatrix cannot turn
-        assert f.count("HMMA") == 32 * (3 if "accumulate" in families else 1)
+        products = 2 * families["mma"][0] * families["mma"][1]
+        assert f.count("HMMA") == products * (3 if "accumulate" in families else 1)
         assert f.count("LDS" if words else "LDSM") and f.count("LDGSTS")
     if "outer_sum" in families:
         assert f.count("FFMA") >= 1024 and f.count("LDGSTS")
+    if "row_sums" in families:
+        assert f.count("FFMA") >= 32 * families["row_sums"][0] and f.count("LDGSTS") == 3
 
 
 def test_wide_accesses():

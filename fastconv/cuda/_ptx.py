@@ -166,6 +166,38 @@ def outer_sum(depth, pitch):
     return _tuple_operation("outer_sum", 64, 3, compute)
 
 
+def row_sums(rows, turned):
+    """(acc, x, w, turn) -> acc[r] + sum over k < 32 of x[r, k] * w[k], by fused multiply-adds in order of k.
+
+    x[r, k] is at shared address x + 128 r + 4 k. w[k] is at w + 128 k if turned; else in a row of 128 bytes
+    at w whose 16-byte piece p is stored at p ^ turn. One operation, as `outer_sum`.
+    """
+
+    def compute(builder, values):
+        acc, x, w, turn = values
+        acc = [builder.extract_value(acc, r) for r in range(rows)]
+        vector = ir.VectorType(F32, 4)
+
+        def four(address):
+            loaded = builder.load(builder.inttoptr(address, ir.PointerType(vector, 3)), align=16)
+            return [builder.extract_element(loaded, I32(i)) for i in range(4)]
+
+        def one(address):
+            return builder.load(builder.inttoptr(address, ir.PointerType(F32, 3)), align=4)
+
+        for q in range(8):
+            if turned:
+                weights = [one(builder.add(w, I32(128 * (4 * q + j)))) for j in range(4)]
+            else:
+                weights = four(builder.add(w, builder.shl(builder.xor(turn, I32(q)), I32(4))))
+            for r in range(rows):
+                for value, weight in zip(four(builder.add(x, I32(128 * r + 16 * q))), weights):
+                    acc[r] = builder.fma(value, weight, acc[r])
+        return acc
+
+    return _tuple_operation("row_sums", rows, 4, compute)
+
+
 # -- tensor cores --------------------------------------------------------------------------------------------
 
 
@@ -199,8 +231,8 @@ def wgmma(n, dtype, form):
     """Asynchronous warpgroup product D (64 x n, float32) = A B + keep * D, 32 bytes of k.
 
     form "ss": (acc, descriptor A, descriptor B, keep), both K-major in shared memory; "mn": the same with
-    both MN-major (16-bit dtypes only); "rs": (acc, a0, a1, a2, a3, descriptor B, keep), A from registers.
-    PTX ISA, wgmma.mma_async.
+    both MN-major, "kn" with B alone (16-bit dtypes only); "rs": (acc, a0, a1, a2, a3, descriptor B, keep), A
+    from registers. PTX ISA, wgmma.mma_async.
     """
     width = n // 2
     acc = ",".join(f"${i}" for i in range(width))
@@ -212,9 +244,7 @@ def wgmma(n, dtype, form):
         a, b, keep = f"${first}", first + 1, first + 2
         operands = "llr"
     kind, k = ("tf32", 8) if dtype == "tf32" else (dtype, 16)
-    major = {"tf32": ""}.get(kind, ", 1, 1" if form == "mn" else ", 0, 0")
-    if form == "rs" and kind != "tf32":
-        major = ", 0"
+    major = {"ss": ", 0, 0", "kn": ", 0, 1", "mn": ", 1, 1", "rs": ", 0"}[form] if kind != "tf32" else ""
     return _tied(
         "wgmma",
         f"{{ .reg .pred p; setp.ne.b32 p, ${keep}, 0; "
@@ -326,8 +356,8 @@ def shuffle_xor(mask):
 FAMILIES = {
     f.__name__: f
     for f in (
-        zeros, accumulate, outer_sum, wgmma, mma, load, store, store2, pack, unpack, copy_wait, wgmma_wait,
-        registers, shuffle_xor,
+        zeros, accumulate, outer_sum, row_sums, wgmma, mma, load, store, store2, pack, unpack, copy_wait,
+        wgmma_wait, registers, shuffle_xor,
     )
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ class Builder:
         return Program(tuple(self.steps), tuple(self.sizes.items()))
 
 
-def _indexable(*counts):
+def indexable(*counts):
     if max(counts) > MAXIMUM:
         raise Refused(f"needs arrays of at most {MAXIMUM} elements, got {max(counts)}")
 
@@ -103,7 +103,7 @@ def as_channels_last(build, view, images, dtype, whole=False):
     flat = (W == 1 or w == 1) and (H == 1 or h == W) and (D == 1 or d == H * W)
     rounded = unit * ceil_div(view.channels, unit)
     total = images * planes * rounded
-    _indexable(
+    indexable(
         total, sum(abs(s) * size for s, size in zip(view.strides, (images, view.channels, *view.size)))
     )
     out = build.scratch("last", total * width)
@@ -135,20 +135,34 @@ class Weight(NamedTuple):
     s_row: int
     s_column: int
     kernel: tuple
+    truncated: bool = False  # the tensor core may cut TF32 off itself, instead of a copy that is rounded
 
     def tap_strides(self):
         T, R, S = self.kernel
         return R * S, S, 1
 
+    def as_it_lies(self, dtype, multiple):
+        """Whether it is a matrix whose rows are read in place, whole multiples of so many columns."""
+        copied = dtype in ("f16", "bf16", "copy32") or dtype == "tf32" and self.truncated
+        lies = self.s_column == 1 and self.s_row == self.columns and self.columns % multiple == 0
+        return copied and lies and self.kernel == (1, 1, 1) and self.pointer.offset % 16 == 0
 
-def packed_weight(build, weight, axes, dtype, unit):
+    @property
+    def turned(self):
+        """The same numbers with the roles of rows and columns exchanged."""
+        return self._replace(rows=self.columns, columns=self.rows, s_row=self.s_column, s_column=self.s_row)
+
+
+def packed_weight(build, weight, axes, dtype, unit, multiple=None):
     """Pointers to weight[row, tap, column] with columns rounded up to `unit`, and that number; two tensors
-    for "f32".
+    for "f32". multiple: of columns that the kernel can read in place, `unit` if there is no such limit.
     """
+    if weight.as_it_lies(dtype, multiple or unit):
+        return [weight.pointer], weight.columns
     rounded = unit * ceil_div(weight.columns, unit)
     taps = [max(1, a.taps) for a in axes]
     total = weight.rows * math.prod(taps) * rounded
-    _indexable(total)
+    indexable(total)
     width = BYTES.get(dtype, 4)
     outs = [build.scratch("packed", total * width) for _ in range(2 if dtype == "f32" else 1)]
     strides = [a.tap_step * s for a, s in zip(axes, weight.tap_strides())]
@@ -208,6 +222,7 @@ class Sum(NamedTuple):
     weight: Weight
     bias: Pointer | None
     activation: str | None
+    bias_of: str = "channel"  # or "position"
 
 
 def forward_sums(problem, x, y, width):
@@ -274,7 +289,7 @@ def _few_channels(build, s, axes, dtype, unit):
     D, H, _ = s.source.size
     columns = (w.count - 1) * w.stride + w.taps  # that are read
     total = s.images * D * H * columns * channels
-    _indexable(total, _extent(s.images, s.source))
+    indexable(total, _extent(s.images, s.source))
     out = build.scratch("window", total * width)
     build.launch(
         layout.gather(width), (ceil_div(total, layout.THREADS),), s.source.pointer, out, total,
@@ -294,29 +309,34 @@ def _few_channels(build, s, axes, dtype, unit):
 
 def wgmma_tile(dtype, positions, rows):
     """(BN, consumers, blocks an SM) for the size of a problem: wide tiles when they still fill the device."""
-    bn = next((b for b in (64, 128) if rows <= b), 128 if dtype == "f32" else 256)
+    bn = next((b for b in (8, 16, 32, 64, 128) if rows <= b), 128 if dtype == "f32" else 256)
     while bn > 64 and ceil_div(positions, 128) * ceil_div(rows, bn) < SMS:
         bn //= 2
-    if ceil_div(positions, 128) * ceil_div(rows, bn) < SMS:
-        return bn, 1, 2 if igemm_sm90.stages_that_fit(dtype, bn, 1, 2) >= 3 else 1
-    return bn, 2, 1
+    if ceil_div(positions, 128) * ceil_div(rows, bn) >= SMS:
+        return bn, 2, 1
+    while bn > 16 and ceil_div(positions, 64) * ceil_div(rows, bn) < SMS:
+        bn //= 2
+    return bn, 1, 2 if igemm_sm90.stages_that_fit(dtype, bn, 1, 2) >= 3 else 1
 
 
-def wgmma(sums, dtype, tile=None):
+def wgmma(sums, dtype, tile=None, build=None):
     """The Program of a forward convolution or input gradient on sm_90 tensor cores.
 
-    Tile: (BN, consumers, blocks).
+    tile: (BN, consumers, blocks); build: what comes before.
     """
     width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
-    build = Builder()
+    build = build or Builder()
     for s in sums:
         source = None  # channels last, once it is needed
         for axes in s.phases:
             used = spatial_axes(axes)
             positions = s.images * math.prod(a.count for a in used)
-            _indexable(positions, s.images * s.target.strides[0])
+            indexable(positions, s.images * s.target.strides[0])
             bn, consumers, blocks = tile or wgmma_tile(dtype, positions, s.weight.rows)
             unit = igemm_sm90.tile_channels(dtype)
+            # 16 bits are multiplied in either order, but only by whole boxes of 64 rows
+            turned = width == 2 and s.weight.turned.as_it_lies(dtype, 8)
+            bn = max(bn, 64) if turned else bn
             few = _few_channels(build, s, axes, dtype, unit)
             if few:
                 image, walked, outs, pitch = few
@@ -324,27 +344,30 @@ def wgmma(sums, dtype, tile=None):
             else:
                 source = source or as_channels_last(build, s.source, s.images, storage)
                 image, walked = source, used
-                outs, pitch = packed_weight(build, s.weight, axes, dtype, unit)
+                if turned:
+                    outs, pitch = [s.weight.pointer], s.weight.columns
+                else:
+                    outs, pitch = packed_weight(build, s.weight, axes, dtype, unit, 16 // width)
             image_map = im2col_map(image, s.images, walked, storage, 64 * consumers)
             check_tma(image_map, walked)
             columns = math.prod(max(1, a.taps) for a in walked) * pitch
-            tiles = [
-                maps.Tile(out, storage, columns, s.weight.rows, columns * width, (unit, bn)) for out in outs
-            ]
+            rows = s.weight.rows
+            if turned:
+                tiles = [maps.Tile(outs[0], storage, rows, columns, rows * width, (64, unit))]
+            else:
+                tiles = [maps.Tile(out, storage, columns, rows, columns * width, (unit, bn)) for out in outs]
             offset, strides = placed(s.target, used)
-            even = all(v % 2 == 0 for v in (offset, *strides[:-1], s.weight.rows))
+            even = all(v % 2 == 0 for v in (offset, *strides[:-1], rows))
             base = s.target.pointer
             planar = not (strides[-1] == 1 and even and base.offset % (2 * width) == 0)
             kernel = igemm_sm90.kernel(
-                dtype, len(used), bn, consumers, bias=s.bias is not None, activation=s.activation,
-                planar=planar,
-                blocks=blocks,
+                dtype, len(used), bn, consumers, bias=s.bias_of if s.bias else None, activation=s.activation,
+                planar=planar, blocks=blocks, turned=turned,
             )  # fmt: skip
-            grid = ceil_div(positions, 64 * consumers) * ceil_div(s.weight.rows, bn)
+            grid = ceil_div(positions, 64 * consumers) * ceil_div(rows, bn)
             build.launch(
                 kernel, (grid,), image_map, *tiles, base._replace(offset=base.offset + offset * width),
-                *([s.bias] if s.bias else []), positions, s.weight.rows, ceil_div(image.channels, unit),
-                pitch,
+                *([s.bias] if s.bias else []), positions, rows, ceil_div(image.channels, unit), pitch,
                 *(getattr(a, what) for what in WALK for a in walked), *strides,
             )  # fmt: skip
     return build.program()
@@ -377,18 +400,17 @@ def _walk(axes, source):
     yield from (a.origin for a in axes)
 
 
-def ffma(sums):
-    """The Program of a float32 forward convolution or input gradient in plain multiply-adds."""
-    build = Builder()
+def ffma(sums, build=None):
+    """The Program of a float32 forward convolution or input gradient in plain multiply-adds. build: what
+    comes before.
+    """
+    build = build or Builder()
     for s in sums:
         for axes in s.phases:
             positions = s.images * math.prod(a.count for a in axes)
-            _indexable(positions, _extent(s.images, s.source), _extent(s.images, s.target))
+            indexable(positions, _extent(s.images, s.source), _extent(s.images, s.target))
             table, rows = _table(build, s.source, axes)
-            turned = s.weight._replace(
-                rows=s.weight.columns, columns=s.weight.rows, s_row=s.weight.s_column, s_column=s.weight.s_row
-            )
-            (packed,), pitch = packed_weight(build, turned, axes, "copy32", 4)
+            (packed,), pitch = packed_weight(build, s.weight.turned, axes, "copy32", 4)
             offset, (y_n, *y_axes, y_k) = placed(s.target, axes)
             base = s.target.pointer
             kernel = gemm_f32.forward(s.bias is not None, s.activation)
@@ -402,16 +424,26 @@ def ffma(sums):
     return build.program()
 
 
-def mma(sums, dtype):
-    """The Program of a forward convolution or input gradient on sm_80 tensor cores."""
+def mma_tile(positions, rows):
+    """The `igemm_sm80.Tile` for the size of a problem: a wide one unless it would leave most SMs idle."""
+    wide = igemm_sm80.WIDE
+    if ceil_div(positions, wide.positions) * ceil_div(rows, wide.channels) * 4 <= SMS:
+        return igemm_sm80.THIN
+    return igemm_sm80.TALL if rows <= igemm_sm80.TALL.channels else wide
+
+
+def mma(sums, dtype, tile=None, build=None):
+    """The Program of a forward convolution or input gradient on sm_80 tensor cores. build: what comes
+    before.
+    """
     width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
-    build = Builder()
+    build = build or Builder()
     for s in sums:
         # whole pieces of 16 bytes are read: channels that fill the last one must be zeros, as in a copy
         source = as_channels_last(build, s.source, s.images, storage, whole=True)
         for axes in s.phases:
             positions = s.images * math.prod(a.count for a in axes)
-            _indexable(positions, _extent(s.images, source), _extent(s.images, s.target))
+            indexable(positions, _extent(s.images, source), _extent(s.images, s.target))
             unit = igemm_sm80.tile_channels(dtype)
             # "f32" is split in the kernel, so one copy of the weight is enough
             (packed,), rounded = packed_weight(
@@ -420,14 +452,15 @@ def mma(sums, dtype):
             offset, (y_n, *y_axes, y_k) = placed(s.target, axes)
             base = s.target.pointer
             channels = 16 // width * ceil_div(source.channels, 16 // width)
+            shape = tile or mma_tile(positions, s.weight.rows)
             build.launch(
-                igemm_sm80.kernel(dtype, s.bias is not None, s.activation),
-                (ceil_div(positions, igemm_sm80.TILE) * ceil_div(s.weight.rows, igemm_sm80.TILE),),
+                igemm_sm80.kernel(dtype, s.bias is not None, s.activation, shape),
+                (ceil_div(positions, shape.positions) * ceil_div(s.weight.rows, shape.channels), 1),
                 source.pointer, packed, base._replace(offset=base.offset + offset * width),
                 *([s.bias] if s.bias else []),
                 positions, s.weight.rows, channels, rounded // unit, *(a.taps for a in axes),
                 *_walk(axes, source),
-                *(a.step for a in axes), y_n, *y_axes, y_k,
+                *(a.step for a in axes), y_n, *y_axes, y_k, 0, 0, 0,
             )  # fmt: skip
     return build.program()
 
@@ -462,13 +495,13 @@ def ffma_weight(problem, x, dy):
     build = Builder()
     axes = geometry.forward(problem)
     positions = problem.N * math.prod(problem.out)
-    _indexable(positions, _extent(problem.N, x), _extent(problem.N, dy))
+    indexable(positions, _extent(problem.N, x), _extent(problem.N, dy))
     for source, gradient, rows, columns, offset in _groups_of_weight(problem, x, dy, 4):
         table, elements = _table(build, source, axes)
         tiles = ceil_div(elements, gemm_f32.TILE), ceil_div(rows, gemm_f32.TILE)
         parts, steps = splits(math.prod(tiles), ceil_div(positions, gemm_f32.DEPTH))
         size = rows * elements
-        _indexable(size * parts)
+        indexable(size * parts)
         out = Pointer("dweight", offset)
         target = out if parts == 1 else build.scratch("parts", 4 * size * parts)
         n, c, *spatial = gradient.strides
@@ -478,13 +511,13 @@ def ffma_weight(problem, x, dy):
             elements, steps, size, *_walk(axes, source), n, *spatial, c,
         )  # fmt: skip
         if parts > 1:
-            _sum_parts(
+            sum_parts(
                 build, "f32", target, out, rows, columns, problem.taps, parts, size, elements, problem.taps, 1
             )
     return build.program()
 
 
-def _sum_parts(build, dtype, parts, out, rows, columns, taps, count, size, s_k, s_c, s_tap):
+def sum_parts(build, dtype, parts, out, rows, columns, taps, count, size, s_k, s_c, s_tap):
     total = rows * columns * taps
     build.launch(
         layout.sum_parts(dtype), (ceil_div(total, layout.THREADS),), parts, out, total, count, size,
@@ -498,7 +531,7 @@ def wgmma_weight(problem, x, dy, dtype, tile=None):
     build, width = Builder(), BYTES[dtype]
     axes = spatial_axes(geometry.forward(problem))
     positions = problem.N * math.prod(problem.out)
-    _indexable(positions)
+    indexable(positions)
     for source, gradient, rows, columns, offset in _groups_of_weight(problem, x, dy, width):
         source = as_channels_last(build, source, problem.N, dtype)
         gradient = as_channels_last(build, gradient, problem.N, dtype)
@@ -516,30 +549,20 @@ def wgmma_weight(problem, x, dy, dtype, tile=None):
         parts, steps = splits(c_tiles * problem.taps * k_tiles, chunks, wanted)
         rounded = 2 * ceil_div(columns, 2)  # two neighbours are stored at once
         size = rows * problem.taps * rounded
-        _indexable(size * parts)
-        target = build.scratch("parts", 4 * size * parts)
-        kernel = wgrad_sm90.kernel(dtype, len(axes), bn, consumers)
-        build.launch(
-            kernel, (c_tiles * problem.taps, k_tiles, parts), image_map, dy_map, target, rows, rounded,
-            c_tiles, steps, size,
-            problem.taps * rounded, rounded,
-            *(getattr(a, what) for what in WALK for a in axes),
-        )  # fmt: skip
+        indexable(size * parts)
         out = Pointer("dweight", offset)
-        _sum_parts(
-            build,
-            dtype,
-            target,
-            out,
-            rows,
-            columns,
-            problem.taps,
-            parts,
-            size,
-            problem.taps * rounded,
-            1,
-            rounded,
-        )
+        direct = parts == problem.taps == 1 and columns == rounded and offset % 4 == 0
+        target = out if direct else build.scratch("parts", 4 * size * parts)
+        build.launch(
+            wgrad_sm90.kernel(dtype, len(axes), bn, consumers, direct=direct),
+            (c_tiles * problem.taps, k_tiles, parts), image_map, dy_map, target, rows, rounded, c_tiles,
+            steps, size, problem.taps * rounded, rounded, *(getattr(a, what) for what in WALK for a in axes),
+        )  # fmt: skip
+        if not direct:
+            sum_parts(
+                build, dtype, target, out, rows, columns, problem.taps, parts, size, problem.taps * rounded,
+                1, rounded,
+            )  # fmt: skip
     return build.program()
 
 
@@ -555,24 +578,26 @@ def mma_weight(problem, x, dy, dtype, parts=None):
         # as for `mma`, whole pieces of 16 bytes are read
         source = as_channels_last(build, source, problem.N, storage, whole=True)
         gradient = as_channels_last(build, gradient, problem.N, storage, whole=True)
-        _indexable(positions, _extent(problem.N, source), _extent(problem.N, gradient))
+        indexable(positions, _extent(problem.N, source), _extent(problem.N, gradient))
         channels = unit * ceil_div(columns, unit)
         elements = problem.taps * channels
         size = rows * elements
         tiles = ceil_div(elements, wgrad_sm80.TILE), ceil_div(rows, wgrad_sm80.TILE)
         count, steps = splits(math.prod(tiles), ceil_div(positions, wgrad_sm80.depth(dtype)), parts)
-        _indexable(size * count)
-        target = build.scratch("parts", 4 * size * count)
+        indexable(size * count)
+        out = Pointer("dweight", offset)
+        direct = count == problem.taps == 1 and columns == channels and offset % 8 == 0
+        target = out if direct else build.scratch("parts", 4 * size * count)
         n, _, *spatial = gradient.strides
         build.launch(
-            wgrad_sm80.kernel(dtype), (*tiles, count), source.pointer, gradient.pointer, target, problem.N,
-            rows, channels, elements, steps, size, *(a.taps for a in axes), *_walk(axes, source),
+            wgrad_sm80.kernel(dtype, direct), (*tiles, count), source.pointer, gradient.pointer, target,
+            problem.N, rows, channels, elements, steps, size, *(a.taps for a in axes), *_walk(axes, source),
             *(a.step for a in axes), n, *spatial,
         )  # fmt: skip
-        _sum_parts(
-            build, storage, target, Pointer("dweight", offset), rows, columns, problem.taps, count, size,
-            elements, 1, channels,
-        )  # fmt: skip
+        if not direct:
+            sum_parts(
+                build, storage, target, out, rows, columns, problem.taps, count, size, elements, 1, channels
+            )
     return build.program()
 
 

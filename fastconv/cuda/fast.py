@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from .. import _config
 from .._algorithms import Algorithm
 from .._errors import DeviceError
 from . import _arrays, memory_bound, select
@@ -102,6 +103,20 @@ def _readable(call, array):
     return made
 
 
+def _launch(call, prepared, addresses):
+    """Run a prepared program on the caller's buffers; its scratch is one allocation."""
+    total = prepared.program.scratch_bytes
+    if total:
+        # 256 bytes more, so that buffers start on a multiple of that wherever the allocation starts
+        room = call.scratch((total + 256,), BYTE)
+        start = -(-room.pointer // 256) * 256
+        for buffer, nbytes in prepared.program.scratch:
+            addresses[buffer] = start
+            start += nbytes
+    with _arrays.on_device(call.device):
+        prepared(addresses, call.stream)
+
+
 def _run(name, direction):
     operands = OPERANDS[direction]
     images = ("x", "dy") if direction == "conv_backward_weight" else (operands[0], operands[-1])
@@ -123,19 +138,37 @@ def _run(name, direction):
             named[images[0]] = call.contiguous(named[images[0]])
             named["dy"] = call.contiguous(named.get("dy"))
             program = prepared()
-        addresses = {n: a.pointer for n, a in named.items() if a is not None}
-        total = program.program.scratch_bytes
-        if total:
-            # 256 bytes more, so that buffers start on a multiple of that wherever the allocation starts
-            room = call.scratch((total + 256,), BYTE)
-            start = -(-room.pointer // 256) * 256
-            for buffer, nbytes in program.program.scratch:
-                addresses[buffer] = start
-                start += nbytes
-        with _arrays.on_device(call.device):
-            program(addresses, call.stream)
+        _launch(call, program, {n: a.pointer for n, a in named.items() if a is not None})
 
     return run
+
+
+# -- the fully connected layer -------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def _product(device, direction, layer, dtype, precision):
+    """The program of the fastest algorithm for a `dense.Layer` made ready for a device, or None."""
+    machine, found = _current()
+    for program in select.linear_candidates(direction, layer, dtype, precision, found):
+        if _unbuildable(machine, program) is None:
+            return machine.prepare(program)
+    return None
+
+
+def linear(call, direction, layer, target, **sources):
+    """Run a direction of `dense` on contiguous arrays by name, or say False: the simple kernel has to do it.
+
+    target: (name, array) of the result; sources: matrices and the bias, None where there is none.
+    """
+    name, made = target
+    precision = _config.get_precision()
+    prepared = _product(call.device, direction, layer, select.WORDS.get(made.dtype.name), precision)
+    if prepared is None:
+        return False
+    given = {n: _readable(call, a) for n, a in sources.items() if a is not None}
+    _launch(call, prepared, {name: made.pointer} | {n: a.pointer for n, a in given.items()})
+    return True
 
 
 # -- memory-bound kernels ------------------------------------------------------------------------------------

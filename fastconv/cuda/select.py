@@ -8,7 +8,7 @@ contiguously; a program that was built is kept, so that asking and running cost 
 from functools import lru_cache
 from typing import NamedTuple
 
-from . import convolution
+from . import convolution, dense
 from .convolution import Refused, View
 from .gen.kernel import BYTES
 from .program import Pointer
@@ -60,8 +60,21 @@ def names(direction):
 
 def refused(name, direction, problem, device, dtype=None):
     """Why an algorithm cannot compute a problem on a device, or None. dtype: of the arrays ("bf16", ...)."""
-    choice = CHOICES[name]
     dtype = dtype or WORDS.get(problem.dtype.name)
+    reason = _unfit(name, device, dtype, problem.dtype)
+    if reason is not None:
+        return reason
+    if problem.padding_mode != "zeros":
+        return f"needs padding_mode='zeros', got {problem.padding_mode!r}"
+    if problem.groups > GROUPS:
+        return f"launches once a group, for at most {GROUPS}, got {problem.groups}"
+    views = contiguous_views(direction, problem)
+    return _unfit_program(device, lambda: program_of(name, direction, problem, dtype, *views))
+
+
+def _unfit(name, device, dtype, shown):
+    """Why an algorithm is not for a device or for arrays of a dtype (shown as `shown` if None), or None."""
+    choice = CHOICES[name]
     if device.arch == 0:
         return "needs a GPU"
     least, last = choice.arch
@@ -69,21 +82,20 @@ def refused(name, direction, problem, device, dtype=None):
         only = f"compute capability {least / 10}" + (" or later" if last > least else "")
         return f"needs {only}, got {device.arch / 10}"
     if dtype not in choice.arrays:
-        return f"needs {' or '.join(choice.arrays)} arrays, got {dtype or problem.dtype}"
-    if problem.padding_mode != "zeros":
-        return f"needs padding_mode='zeros', got {problem.padding_mode!r}"
-    if problem.groups > GROUPS:
-        return f"launches once a group, for at most {GROUPS}, got {problem.groups}"
+        return f"needs {' or '.join(choice.arrays)} arrays, got {dtype or shown}"
+    return None
+
+
+def _unfit_program(device, build):
+    """Why the program that build() returns cannot run on a device, or None."""
     try:
-        program = program_of(name, direction, problem, dtype, *contiguous_views(direction, problem))
+        program = build()
     except Refused as reason:
         return str(reason)
     most = max((step.kernel.shared for step in program.steps), default=0)
-    return (
-        f"needs {most} bytes of shared memory, the device has {device.shared}"
-        if most > device.shared
-        else None
-    )
+    if most > device.shared:
+        return f"needs {most} bytes of shared memory, the device has {device.shared}"
+    return None
 
 
 def unsuited(name, problem, precision):
@@ -140,3 +152,24 @@ def program_of(name, direction, problem, dtype, first, second, bias=False):
     if name == "ffma":
         return convolution.ffma(sums)
     return convolution.wgmma(sums, kind) if name.startswith("wgmma") else convolution.mma(sums, kind)
+
+
+# -- the fully connected layer -------------------------------------------------------------------------------
+
+LINEAR = dict(zip(dense.DIRECTIONS, DIRECTIONS))  # has the same algorithms as the convolution that it is
+
+
+@lru_cache(maxsize=4096)
+def linear(name, direction, layer, dtype):
+    """The Program of an algorithm for a `dense.Layer` of arrays of a dtype. Raises Refused."""
+    return dense.program(name, direction, layer, CHOICES[name].dtype or dtype)
+
+
+def linear_candidates(direction, layer, dtype, precision, device):
+    """The Programs of the algorithms that "auto" may use, fastest first. Which ones these are does not depend
+    on the number of rows, but for what no index reaches.
+    """
+    for name in names(LINEAR[direction]):
+        if unsuited(name, layer, precision) is None and _unfit(name, device, dtype, dtype) is None:
+            if _unfit_program(device, lambda: linear(name, direction, layer, dtype)) is None:  # noqa: B023
+                yield linear(name, direction, layer, dtype)

@@ -289,6 +289,25 @@ def _outer_sum(lanes, depth, pitch):
     return run
 
 
+def _row_sums(lanes, rows, turned):
+    def run(acc, x, w, turn):
+        acc = acc.copy()
+        for q in range(8):
+            if turned:
+                load = lambda k: lanes.shared_load(w + 128 * k, 4, "row_sums").view(F32).ravel()  # noqa: E731
+                weights = [load(4 * q + j) for j in range(4)]
+            else:
+                piece = lanes.full(w) + ((lanes.full(turn) ^ q) << 4)
+                weights = lanes.shared_load(piece, 16, "row_sums").view(F32).T
+            for r in range(rows):
+                values = lanes.shared_load(lanes.full(x) + 128 * r + 16 * q, 16, "row_sums").view(F32).T
+                for value, weight in zip(values, weights):
+                    acc[r] += value * weight
+        return acc
+
+    return run
+
+
 def _operand(lanes, descriptor, rows, dtype, transposed):
     """(rows, k) matrix of a shared operand, and the bytes it spans."""
     block = lanes.block
@@ -329,7 +348,7 @@ def _wgmma(lanes, n, dtype, form):
         else:
             left, span = _operand(lanes, a[0], 64, dtype, form == "mn")
             spans.append(span)
-        right, span = _operand(lanes, b, n, dtype, form == "mn")
+        right, span = _operand(lanes, b, n, dtype, form in ("mn", "kn"))
         spans.append(span)
         lanes.open_products += spans
         with lanes.block.changed:
@@ -458,7 +477,8 @@ def _shuffle_xor(lanes, mask):
 
 
 FAMILIES = dict(
-    zeros=_zeros, accumulate=_accumulate, outer_sum=_outer_sum, wgmma=_wgmma, mma=_mma, load=_load,
+    zeros=_zeros, accumulate=_accumulate, outer_sum=_outer_sum, row_sums=_row_sums,
+    wgmma=_wgmma, mma=_mma, load=_load,
     store=_store, store2=_store2,
     pack=_pack, unpack=_unpack, copy_wait=_copy_wait, wgmma_wait=_wgmma_wait,
     registers=lambda *_: lambda: None,

@@ -55,10 +55,10 @@ def product(values):
     return math.prod(values)
 
 
-def decode(name):
+def decode(name, axes=AXES):
     """Lines that split the position `pixel` into image {name}n and indices {name}d, {name}h and {name}w."""
     lines = [f"{name}n = uint32(pixel)"]
-    for a in reversed(AXES):
+    for a in reversed(axes):
         lines += [f"{name}{a} = uint32({name}n % count_{a})", f"{name}n = uint32({name}n // count_{a})"]
     return lines
 

@@ -28,10 +28,11 @@ def depth(dtype):
     return STEPS * (8 if BYTES[dtype] == 4 else 16)
 
 
-def kernel(dtype):
-    """The `Kernel` for "bf16", "f16", "tf32" or "f32".
+def kernel(dtype, direct=False):
+    """The `Kernel` for "bf16", "f16", "tf32" or "f32"; direct: parts are of the dtype instead of float32, as
+    it suits a single one.
 
-    Parameters: P x, P dy, P parts (float32), then uint32: N, K, channels rounded up, elements (taps *
+    Parameters: P x, P dy, P parts, then uint32: N, K, channels rounded up, elements (taps *
     channels), k-tiles a split, elements of a part, and for d, h, w: counts of taps and positions, sizes of x,
     strides of x in elements (n first), position strides, origins, tap distances, strides of dy (n first).
     Grid: (tiles of elements, tiles of K, splits). x, dy and their strides are aligned to 16 bytes, and their
@@ -44,7 +45,9 @@ def kernel(dtype):
     together = THREADS // pieces  # rows that the threads copy at once: half of a k-tile
     pitch = TILE * size + (32 if size == 4 else 16)
     x_start = rows * pitch
-    name = f"wgrad_sm80_{dtype}"
+    direct = direct and size == 2
+    stored = dtype if direct else "f32"
+    name = f"wgrad_sm80_{dtype}" + ("_direct" if direct else "")
     integers = ["N", "K", "C", "E", "steps", "part_size"]
     integers += [f"{what}_{a}" for what in ("taps", "count", "size") for a in AXES]
     integers += [f"x_{a}" for a in "n" + AXES]
@@ -143,11 +146,12 @@ def kernel(dtype):
             save += [
                 f"line = uint32(row + {16 * m + 8 * half})",
                 "there = lt(line, K)",
-                "here = part + uint64(uint32(line * E + column)) * 4",
+                f"here = part + uint64(uint32(line * E + column)) * {BYTES[stored]}",
             ]
             for j in range(4):
                 i = (m * 4 + j) * 4 + 2 * half
-                save += [f"store2(here + uint64({32 * j}), acc[{i}], acc[{i + 1}], uint32(there & in{j}))"]
+                at = f"here + uint64({8 * j * BYTES[stored]})"
+                save += [f"store2({at}, acc[{i}], acc[{i + 1}], uint32(there & in{j}))"]
     source = f"""
 def {name}(x, dy, parts, {", ".join(integers)}):
     base = shared_address(cuda.shared.array(0, float32))
@@ -170,12 +174,12 @@ def {name}(x, dy, parts, {", ".join(integers)}):
 {indent(pipeline(load, multiply, 2 * x_start, STAGES), 1)}
     row = uint32(k0 + uint32(warp & 1) * 64 + uint32(lane >> 2))
     column = uint32(e0 + uint32(warp >> 1) * 32 + uint32(lane & 3) * 2)
-    part = parts + uint64(cuda.blockIdx.z) * uint64(part_size) * 4
+    part = parts + uint64(cuda.blockIdx.z) * uint64(part_size) * {BYTES[stored]}
 {indent(save, 1)}
 """
     operations = [
         ("mma", "mma", 4, 4, "tf32" if size == 4 else dtype), ("zeros", "zeros", 64),
-        ("store2", "store2", "f32"),
+        ("store2", "store2", stored),
         ("wait", "copy_wait", STAGES - 2), ("wait_all", "copy_wait", 0),
     ]  # fmt: skip
     operations += [("accumulate", "accumulate", 64)] if split else []
