@@ -283,6 +283,22 @@ def test_depthwise(monkeypatch):
     assert (fc.cuda.to_host(found) == y).all() and Machine.ran[0][0].startswith("depthwise_3x2")
 
 
+@pytest.mark.parametrize("dtype", [None, *HALVES])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_depthwise_weight_gradient(dtype, layout, monkeypatch):
+    options = dict(groups=6, stride=(2, 1), padding=1)
+    x, w = rng.integers(-1, 2, (2, 6, 9, 8)).astype(np.float32), np.zeros((6, 1, 3, 3), np.float32)
+    dy = rng.integers(-1, 2, (2, 6, 5, 8)).astype(np.float32)
+    _, expected, _ = fc.reference.conv2d_backward(dy, x, w, **options)
+    put = sizes if dtype is None else short
+    put(monkeypatch, x=x, dy=dy, dweight=w)
+    there = [strided(testing.lay_out(a, layout)) if dtype is None else sent(a, dtype) for a in (dy, x, w)]
+    assert fc.cuda.plan("conv2d_backward_weight", *there[1:], **options).algorithm == "depthwise"
+    found = fc.cuda.conv2d_backward(*there, **options, output_mask=(False, True, False))[1]
+    found = fc.cuda.to_host(found) if dtype is None else fetched(found)
+    assert (found == expected).all() and Machine.ran[0][0].startswith("wgrad_depthwise")
+
+
 def test_memory_bound(monkeypatch):
     x = fc.cuda.to_device(X)
     sizes(monkeypatch, x=X, out=X)

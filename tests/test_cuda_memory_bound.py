@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from emulator import Device
-from test_cuda_kernels import arrays_of, problem_of, reference, run
+from test_cuda_kernels import (
+    arrays_of, assert_exact, integers, problem_of, reference, run, weight_gradient,
+)  # fmt: skip
 
 from fastconv import _reference, testing
 from fastconv._problem import PoolProblem
-from fastconv.cuda import memory_bound
+from fastconv.cuda import depthwise, memory_bound
 from fastconv.testing import bounds
 
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 88.0, -104.0, 1e-30], np.float32)
@@ -139,6 +141,37 @@ def test_depthwise(case):
     outputs = {"dx": (problem.x_shape, np.float32)}
     (dx,) = launched(program, outputs, dy=arrays["dy"], weight=arrays["weight"]).values()
     assert (dx == reference("backward_input", problem, wide)).all()
+
+
+LONG = dict(N=9, C=2, K=2, groups=2, size=(30, 30), kernel=(3, 3), padding=1)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+@pytest.mark.parametrize("case", [*DEPTHWISE, "7x7, stride 2", "long"])
+def test_depthwise_weight_gradient(case, dtype):
+    wide = dict(N=3, C=2, K=2, groups=2, size=(31, 30), kernel=(7, 7), stride=2, padding=3)
+    options = {"7x7, stride 2": wide, "long": LONG}.get(case) or DEPTHWISE[case]
+    problem = problem_of(**{**options, "bias": False, "activation": None})
+    arrays = arrays_of(problem, np.random.default_rng(6), lambda rng, shape: integers(rng, shape, -1, 2) / 4)
+    expected = reference("backward_weight", problem, arrays)
+    for parts in (None, 3):
+        make = lambda *a: depthwise.weight_gradient(a[0], dtype, parts)  # noqa: B023, E731
+        found, device, _ = weight_gradient(problem, arrays, dtype, make)
+        assert_exact(found, expected, dtype)
+        assert device.conflicts["shared_load"] == device.conflicts["shared_store"] == 1
+        if case == "long":  # 9 * 30 * 8 threads' worth are 9 steps, of which a part shall have 4
+            assert device.launches[0][1] == (2, parts or 2, 1)
+
+
+def test_depthwise_weight_gradient_of_what_is_not_finite():
+    """Columns and rows that no window reads take no part; a channel keeps its own."""
+    problem = problem_of(2, 3, 3, (9, 10), (3, 3), stride=4, groups=3)
+    arrays = arrays_of(problem, np.random.default_rng(7))
+    make = lambda *a: depthwise.weight_gradient(a[0], "f32")  # noqa: E731
+    clean, _, _ = weight_gradient(problem, arrays, "f32", make)
+    arrays["x"][:, :, 3], arrays["x"][:, :, :, 7:], arrays["x"][1, 2, 4, 4] = np.nan, np.inf, np.nan
+    found, _, _ = weight_gradient(problem, arrays, "f32", make)
+    assert (found[:2] == clean[:2]).all() and np.isnan(found[2, 0, 0, 0]) and np.isfinite(found[2]).sum() == 8
 
 
 def test_what_does_not_fit_is_left_to_simple_kernels():

@@ -18,7 +18,7 @@ import numpy as np
 from .. import _config
 from .._algorithms import Algorithm
 from .._errors import DeviceError
-from . import _arrays, memory_bound, select
+from . import _arrays, depthwise, memory_bound, select
 from ._driver import Runner
 from .convolution import Refused
 from .simple import copy
@@ -241,11 +241,34 @@ def _depthwise_run(backward):
     return run
 
 
+def _depthwise_weight(problem):
+    return depthwise.weight_gradient(problem, select.WORDS[problem.dtype.name])
+
+
+def _depthwise_weight_accepts(problem):
+    machine, device = _current()
+    if device.arch < 80:
+        return "needs a GPU of compute capability 8.0 or later"
+    if problem.dtype.name not in select.WORDS:
+        return f"needs arrays of float32 or 16 bits, got {problem.dtype}"
+    try:
+        return _unbuildable(machine, _depthwise_weight(problem))
+    except Refused as reason:
+        return str(reason)
+
+
+def _depthwise_weight_run(call, problem, dy, x, dweight):
+    dy, x = call.contiguous(dy), call.contiguous(x)
+    ready = _ready(call.device, _depthwise_weight(problem))
+    _launch(call, ready, dict(dy=dy.pointer, x=x.pointer, dweight=dweight.pointer))
+
+
 def _depthwise_rows(direction):
-    if direction == "conv_backward_weight":
-        return ()
-    backward = direction == "conv_backward_input"
     always, nothing = lambda problem, precision: None, lambda kernels, problem, threads: 0
+    if direction == "conv_backward_weight":
+        parts = lambda kernels, problem, threads: _depthwise_weight(problem).scratch_bytes  # noqa: E731
+        return (Algorithm(FLAT, _depthwise_weight_accepts, always, _depthwise_weight_run, parts),)
+    backward = direction == "conv_backward_input"
     row = Algorithm(FLAT, _depthwise_accepts(backward), always, _depthwise_run(backward), nothing)
     return (row,)
 
