@@ -319,6 +319,11 @@ def writable(array):
     return memory is not None and not memory[4]
 
 
+def owns_memory(array):
+    """Whether no other array, unless it is a view of this one, lies in its memory."""
+    return isinstance(array, ndarray) and array.flags.owndata
+
+
 def _extent(memory):
     """The first byte of an array on a device and the one after its last; None where it has no elements."""
     if memory is None or 0 in memory[1]:
@@ -458,7 +463,7 @@ def real(op, name, value, low=None, high=None):
             raise TypeError(
                 f"{op}: {name} must be a real number, got {show(value)} ({type(value).__name__})"
             ) from None
-    if not float("-inf") < number < float("inf"):
+    if not math.isfinite(number):
         raise ValueError(f"{op}: {name}={show(value)}, need a finite number")
     if (low is not None and number < low) or (high is not None and number > high):
         rule = f">= {low}" if high is None else f"<= {high}" if low is None else f"between {low} and {high}"

@@ -423,7 +423,7 @@ def _winograd_suits(direction):
         to_points, from_points = WINOGRAD_COST[direction][_phase_taps(problem)[1]]
         if direction == "backward_input":
             channels, filters = filters, channels  # channels of dy are the input, (channel, phase) of dx the output
-        saving = math.prod(problem.out) * problem.taps / (36 * tiles * phases)
+        saving = math.prod(problem.out) * problem.taps / (36 * (tiles + WINOGRAD_BORDER[direction]) * phases)
         saving /= 1 + to_points / filters + from_points / channels
         # A strided gradient is cheap to beat: the direct form works phase by phase, on few taps each.
         if saving < WINOGRAD_SAVING["strided_input" if direction == "backward_input" and phases > 1 else direction]:
@@ -440,6 +440,8 @@ WINOGRAD_COST = {
     "backward_input": {2: (40, 40), 3: (20, 19), 4: (18, 16), 5: (11, 11)},
     "backward_weight": {2: (100, 100), 3: (27, 27), 4: (22, 22), 5: (20, 20)},  # both operands are also turned
 }
+# What a map costs besides, in tiles. Fitted to 3x3 layers of 16 to 128 channels on maps of 7 to 28 pixels.
+WINOGRAD_BORDER = {"forward": 2, "backward_input": 2, "backward_weight": 1}
 # Least ratio of direct multiplications to these: others run the closer to the peak the easier they are.
 WINOGRAD_SAVING = {"forward": 1.0, "backward_input": 1.0, "strided_input": 0.85, "backward_weight": 0.88}
 WINOGRAD_WEIGHT_TILES = 4  # fewer do not pay for transforming 36 sums for every pair of channel and filter

@@ -43,20 +43,22 @@ def _make_shape(kernels, problem, backward):
     return kernels.PoolShape(problem, _windows(problem), _holders(problem) if backward else None)
 
 
-_kept_shape = lru_cache(maxsize=256)(_make_shape)
+@lru_cache(maxsize=256)
+def _kept_shape(kernels, problem, backward):
+    return _make_shape(kernels, problem, backward) if sum(problem.out) <= TABLES_KEPT else None
 
 
-def _shape(problem, backward=False):
+def _shape(kernels, problem, backward=False):
     """The problem as the C structure that the kernels read."""
-    make = _kept_shape if sum(problem.out) <= TABLES_KEPT else _make_shape
-    return make(isa.active(), problem, backward)
+    return _kept_shape(kernels, problem, backward) or _make_shape(kernels, problem, backward)
 
 
 def max_pool(x, problem, return_indices):
     y = empty(problem.y_shape, problem.dtype)
     indices = empty(problem.y_shape, INDEX) if return_indices else None
-    if y.size:
-        isa.active().max_pool(x, y, indices, _shape(problem), _config.get_num_threads())
+    if problem.N:
+        kernels = isa.active()
+        kernels.max_pool(x, y, indices, _shape(kernels, problem), _config.get_num_threads())
     return y, indices
 
 
@@ -75,13 +77,15 @@ def max_pool_backward(dy, indices, problem):
 
 def avg_pool(x, problem):
     y = empty(problem.y_shape, problem.dtype)
-    if y.size:
-        isa.active().avg_pool(x, y, _shape(problem), _config.get_num_threads())
+    if problem.N:
+        kernels = isa.active()
+        kernels.avg_pool(x, y, _shape(kernels, problem), _config.get_num_threads())
     return y
 
 
 def avg_pool_backward(dy, problem):
     dx = empty(problem.x_shape, problem.dtype)
-    if dx.size:
-        isa.active().avg_pool_backward(dy, dx, _shape(problem, backward=True), _config.get_num_threads())
+    if problem.N:
+        kernels = isa.active()
+        kernels.avg_pool_backward(dy, dx, _shape(kernels, problem, True), _config.get_num_threads())
     return dx

@@ -120,9 +120,11 @@ class PoolProblem:
     ):  # fmt: skip
         """The problem of a pool over x. For a backward pass x is dy, and `input_shape` the shape of x."""
         what = "x" if input_shape is None else "dy"
-        if type(x) is not ndarray:
+        if type(x) is ndarray:
+            shape, char = x.shape, x.dtype.char
+        else:
             x = arguments.any_array(op, what, x)
-        shape, char = key(x)
+            shape, char = key(x)
         if type(kernel_size) is not int:
             kernel_size = arguments.canonical(op, "kernel_size", kernel_size)
         if stride is None:

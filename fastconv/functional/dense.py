@@ -2,6 +2,8 @@
 
 import math
 
+from numpy import ndarray
+
 from .. import _arguments as arguments
 from .._backends import of as backend_of
 
@@ -85,10 +87,9 @@ def batch_norm(x, weight, bias, running_mean, running_var, training=False, momen
     """
     op = "batch_norm"
     training = arguments.flag(op, "training", training)
-    x, per_channel = _batch_norm_arrays(
+    x, weight, bias, running_mean, running_var = _batch_norm_arrays(
         op, x, training, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var
     )
-    weight, bias, running_mean, running_var = per_channel
     momentum = arguments.real(op, "momentum", momentum, 0, 1)
     eps = arguments.real(op, "eps", eps, 0)
     if training:
@@ -108,10 +109,9 @@ def batch_norm_backward(dy, x, weight, running_mean=None, running_var=None, trai
     """
     op = "batch_norm_backward"
     training = arguments.flag(op, "training", training)
-    x, per_channel = _batch_norm_arrays(
+    x, weight, running_mean, running_var = _batch_norm_arrays(
         op, x, training, weight=weight, running_mean=running_mean, running_var=running_var
     )
-    weight, running_mean, running_var = per_channel
     dy, x = arguments.alike(op, "dy", dy, "x", x)
     eps = arguments.real(op, "eps", eps, 0)
     backend = backend_of(op, dy, x, weight, running_mean, running_var)
@@ -121,25 +121,31 @@ def batch_norm_backward(dy, x, weight, running_mean=None, running_var=None, trai
 def _batch_norm_arrays(op, x, training, **per_channel):
     """x (N, C, *d), and the (C,) arrays or None in their order."""
     x = _channels_first(op, "x", x)
-    values = math.prod(x.shape) // x.shape[1]
-    if training and values <= (op == "batch_norm"):
-        raise ValueError(
-            f"{op}: x has shape {x.shape}, {values} value{'s' * (values != 1)} per channel"
-            " (training needs more than one, since it divides by their variance)"
-        )
+    shape, dtype = x.shape, x.dtype
+    channels = (shape[1],)
+    if training:
+        values = math.prod(shape) // shape[1]
+        if values <= (op == "batch_norm"):
+            raise ValueError(
+                f"{op}: x has shape {shape}, {values} value{'s' * (values != 1)} per channel"
+                " (training needs more than one, since it divides by their variance)"
+            )
     for name, array in per_channel.items():
+        if type(array) is ndarray and array.dtype is dtype and array.shape == channels:
+            continue  # nearly every call: one look instead of the checks that say what is wrong
         if array is not None:
             array = per_channel[name] = arguments.float_array(op, name, array)
-            if array.dtype is not x.dtype:
-                arguments.same_dtype(op, **{"x": x, name: array})
-            arguments.shape_is(op, name, array, (x.shape[1],), "one value per channel of x")
+            arguments.same_dtype(op, **{"x": x, name: array})
+            arguments.shape_is(op, name, array, channels, "one value per channel of x")
         elif name.startswith("running") and not training:
-            raise ValueError(f"{op}: {name} is None, need an array ({x.shape[1]},) when training=False")
-    return x, tuple(per_channel.values())
+            raise ValueError(f"{op}: {name} is None, need an array {channels} when training=False")
+    return x, *per_channel.values()
 
 
 def _may_update(op, x, weight, bias, running_mean, running_var):
     """The running arrays may be written, and nothing else lies in their memory."""
+    arrays = [array for array in (x, weight, bias, running_mean, running_var) if array is not None]
+    all_own = all(map(arguments.owns_memory, arrays))
     for name, array in (("running_mean", running_mean), ("running_var", running_var)):
         if array is None:
             continue
@@ -149,13 +155,16 @@ def _may_update(op, x, weight, bias, running_mean, running_var):
         if name == "running_var":
             others["running_mean"] = running_mean
         for other, value in others.items():
-            if value is not None and arguments.overlap(array, value):
+            if value is None:
+                continue
+            if value is array or (not all_own and arguments.overlap(array, value)):
                 raise ValueError(f"{op}: {name} shares memory with {other} (it is updated, the other is not)")
 
 
 def _channels_first(op, name, array):
     array = arguments.float_array(op, name, array)
-    if array.ndim < 2 or 0 in array.shape[1:]:
+    shape = array.shape
+    if len(shape) < 2 or 0 in shape[1:]:
         raise ValueError(
             f"{op}: {name} has shape {array.shape}, need (N, C, *d) with at least 1 on every axis but N"
         )

@@ -1,6 +1,7 @@
 """Pooling and its gradients: docstring, problem, dispatch. Every user argument ends in a PoolProblem."""
 
 import numpy as np
+from numpy import ndarray
 
 from .. import _arguments as arguments
 from .._backends import of as backend_of
@@ -52,13 +53,15 @@ def max_pool3d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fal
 
 
 def _max_pool(ndim, op, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
-    x = arguments.float_array(op, "x", x)
+    if type(x) is not ndarray:
+        x = arguments.float_array(op, "x", x)
     problem = PoolProblem.of(x, kernel_size, stride, padding, dilation, ceil_mode, ndim=ndim, op=op)
     return _maximum(op, x, problem, return_indices)
 
 
 def _maximum(op, x, problem, return_indices):
-    return_indices = arguments.flag(op, "return_indices", return_indices)
+    if type(return_indices) is not bool:
+        return_indices = arguments.flag(op, "return_indices", return_indices)
     y, indices = backend_of(op, x).max_pool(x, problem, return_indices)
     return (y, indices) if return_indices else y
 
@@ -123,8 +126,13 @@ def avg_pool1d(
     x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None,
     *, dilation=1,
 ):  # fmt: skip
-    options = (kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override)
-    return _avg_pool(1, "avg_pool1d", x, options)
+    op = "avg_pool1d"
+    if type(x) is not ndarray:
+        x = arguments.float_array(op, "x", x)
+    problem = PoolProblem.of(
+        x, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override, ndim=1, op=op
+    )
+    return backend_of(op, x).avg_pool(x, problem)
 
 
 @doc(_AVG_POOL, 2)
@@ -132,8 +140,13 @@ def avg_pool2d(
     x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None,
     *, dilation=1,
 ):  # fmt: skip
-    options = (kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override)
-    return _avg_pool(2, "avg_pool2d", x, options)
+    op = "avg_pool2d"
+    if type(x) is not ndarray:
+        x = arguments.float_array(op, "x", x)
+    problem = PoolProblem.of(
+        x, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override, ndim=2, op=op
+    )
+    return backend_of(op, x).avg_pool(x, problem)
 
 
 @doc(_AVG_POOL, 3)
@@ -141,13 +154,12 @@ def avg_pool3d(
     x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None,
     *, dilation=1,
 ):  # fmt: skip
-    options = (kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override)
-    return _avg_pool(3, "avg_pool3d", x, options)
-
-
-def _avg_pool(ndim, op, x, options):
-    x = arguments.float_array(op, "x", x)
-    problem = PoolProblem.of(x, *options, ndim=ndim, op=op)
+    op = "avg_pool3d"
+    if type(x) is not ndarray:
+        x = arguments.float_array(op, "x", x)
+    problem = PoolProblem.of(
+        x, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override, ndim=3, op=op
+    )
     return backend_of(op, x).avg_pool(x, problem)
 
 

@@ -8,11 +8,12 @@ cdef extern from "native/kernels.h" nogil:
         const int64_t *begin[3]
         const int64_t *valid[3]
         const double *divisor[3]
-        int by_lanes, whole, global_ "global", regular
+        int by_lanes, whole, global_ "global", seamless, regular
         ix step, low, taps
         const int64_t *start[3]
         const int64_t *holder[3]
     void fc_pool_place_taps(fc_pool *g)
+    int fc_pool_seamless(const fc_pool *g)
     void max_pool_rows_f32(const fc_view *x, const fc_pool *g, ix first, ix count, float *y, int64_t *indices)
     void max_pool_rows_f64(const fc_view *x, const fc_pool *g, ix first, ix count, double *y, int64_t *indices)
     void avg_pool_rows_f32(const fc_view *x, const fc_pool *g, ix first, ix count, float *y)
@@ -78,6 +79,7 @@ cdef class PoolShape:
         g.whole = g.out[2] == 1 and g.valid[2][0] == g.size[2] and g.dilation[2] == g.dilation[1] == 1
         if g.regular and g.by_lanes:
             fc_pool_place_taps(g)
+        g.seamless = fc_pool_seamless(g)
 
 
 cdef void max_pool_task(real *y, int64_t *indices, const fc_view *x, const fc_pool *g, ix first, ix count) noexcept nogil:

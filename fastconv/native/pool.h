@@ -22,6 +22,10 @@
 
 enum { FC_POOL_SUM, FC_POOL_MAX, FC_POOL_MAX_AT };
 
+/* Short rows of windows that lie side by side along W, none of them in padding: rows of outputs behind one another are computed as one long row. And with
+ * one divisor for all, so are sums. */
+enum { FC_POOL_SIDE_BY_SIDE = 1, FC_POOL_ALIKE = 2 };
+
 typedef struct {
     ptrdiff_t size[3], out[3], dilation[3];
     const int64_t *begin[3], *valid[3]; /* tables for D, H, W */
@@ -29,6 +33,7 @@ typedef struct {
     int by_lanes;
     int whole;                          /* one window a row, as wide as the plane, without gaps: it is one run of elements */
     int global;                         /* one window, which is the plane */
+    int seamless;                       /* FC_POOL_SIDE_BY_SIDE or FC_POOL_ALIKE */
     int regular;                        /* tap t of output q is at q * step - low + t * dilation along W, inside or not */
     ptrdiff_t step, low, taps;          /* then these hold */
     /* by fc_pool_place_taps, if by lanes and regular: where tap t of output 0 is once its row is split by residue modulo step */
@@ -94,6 +99,19 @@ static inline void fc_pool_place_taps(fc_pool *g)
         g->tap_at[t] = g->tap_residue[t] * FC_POOL_PHASE(g->step) + g->tap_shift[t];
     }
 }
+
+static inline int fc_pool_seamless(const fc_pool *g)
+{
+    const ptrdiff_t reach = (g->taps - 1) * g->dilation[2];
+    if (!g->regular || !g->by_lanes || g->low || reach >= g->step || g->out[2] * g->step > g->size[2] || 2 * g->out[2] * g->step > FC_POOL_SPAN) return 0;
+    int alike = FC_POOL_ALIKE;
+    for (int a = 0; a < 3; a++)
+        for (ptrdiff_t i = 0; i < g->out[a]; i++) {
+            if (g->valid[a][i] == 0) return 0;
+            if (g->divisor[a][i] != g->divisor[a][0]) alike = FC_POOL_SIDE_BY_SIDE;
+        }
+    return alike;
+}
 #endif
 
 #undef NOWHERE
@@ -149,8 +167,8 @@ INLINE void NAME(fold)(const int kind, int rows, int first, REAL *temp, INT *whe
     }
 }
 
-/* Columns [from, from + n) of all rows of a window, folded into temp[0 .. n) */
-INLINE void NAME(fold_rows)(const int kind, const fc_view *x, const fc_pool_rows *r, ix from, ix n, REAL *temp, INT *where)
+/* Columns [from, from + n) of all rows of a window, folded into temp[0 .. n); `base` is added to the positions in `where` */
+INLINE void NAME(fold_rows)(const int kind, const fc_view *x, const fc_pool_rows *r, ix from, ix n, REAL *temp, INT *where, ix base)
 {
     REAL buffer[4][FC_POOL_SPAN];
     const REAL *row[4];
@@ -159,7 +177,7 @@ INLINE void NAME(fold_rows)(const int kind, const fc_view *x, const fc_pool_rows
     for (ix d = 0; d < r->rows_d; d++) {
         for (ix h = 0; h < r->rows_h; h++) {
             const ix at = d * r->step_d + h * r->step_h;
-            offset[k] = (INT)at;
+            offset[k] = (INT)(base + at);
             row[k] = NAME(fetch)(x, r->plane + r->first + at + from, n, buffer[k]);
             if (++k < 4) continue;
             NAME(fold)(kind, 4, first, temp, where, row, offset, n);
@@ -199,7 +217,7 @@ INLINE void NAME(prepare)(const int kind, const fc_view *x, const fc_pool *g, co
     REAL *temp = g->step == 1 ? phases : unsplit;
     INT *where = g->step == 1 ? where_phases : where_unsplit;
     const REAL none = kind == FC_POOL_SUM ? 0 : (REAL)-INFINITY;
-    if (from < to) NAME(fold_rows)(kind, x, r, from, to - from, temp + (from - left), where + (from - left));
+    if (from < to) NAME(fold_rows)(kind, x, r, from, to - from, temp + (from - left), where + (from - left), 0);
     for (ix i = 0; i < from - left; i++) temp[i] = none;
     for (ix i = to - left; i < padded; i += VL) STORE(temp + i, SPLAT(none));
     if (kind == FC_POOL_MAX_AT) {
@@ -229,8 +247,8 @@ INLINE V NAME(from_doubles)(const double *p)
     return __builtin_convertvector(v, V);
 }
 
-/* `count` outputs of a row from q0 on, by lanes, windows regular: the taps of the folded row */
-INLINE void NAME(pool_taps)(const int kind, const ix taps, const fc_pool *g, const fc_pool_rows *r, const REAL *phases,
+/* `count` outputs of a row from q0 on, by lanes, windows regular: the taps of the folded row. alike: the first divisor is that of all. */
+INLINE void NAME(pool_taps)(const int kind, const ix taps, const int alike, const fc_pool *g, const fc_pool_rows *r, const REAL *phases,
                             const INT *where, ix q0, ix count, REAL *y, int64_t *indices)
 {
     const ix *tap_at = g->tap_at;
@@ -240,7 +258,7 @@ INLINE void NAME(pool_taps)(const int kind, const ix taps, const fc_pool *g, con
         V a = LOAD(phases + j);
         if (kind == FC_POOL_SUM) {
             for (ix t = 1; t < taps; t++) a += LOAD(phases + tap_at[t] + j);
-            PUT(y + j, a / (NAME(from_doubles)(g->divisor[2] + q0 + j) * divide));
+            PUT(y + j, a / ((alike ? SPLAT(g->divisor[2][0]) : NAME(from_doubles)(g->divisor[2] + q0 + j)) * divide));
         } else if (kind == FC_POOL_MAX) {
             for (ix t = 1; t < taps; t++) {
                 V v = LOAD(phases + tap_at[t] + j);
@@ -273,9 +291,35 @@ INLINE void NAME(pool_lanes)(const int kind, const fc_view *x, const fc_pool *g,
     INT where[FC_POOL_ROW];
     NAME(prepare)(kind, x, g, r, q0, count, phases, where);
     switch (g->taps) { /* unrolled for the windows that networks use */
-    case 2: NAME(pool_taps)(kind, 2, g, r, phases, where, q0, count, y, indices); break;
-    case 3: NAME(pool_taps)(kind, 3, g, r, phases, where, q0, count, y, indices); break;
-    default: NAME(pool_taps)(kind, g->taps, g, r, phases, where, q0, count, y, indices);
+    case 2: NAME(pool_taps)(kind, 2, 0, g, r, phases, where, q0, count, y, indices); break;
+    case 3: NAME(pool_taps)(kind, 3, 0, g, r, phases, where, q0, count, y, indices); break;
+    default: NAME(pool_taps)(kind, g->taps, 0, g, r, phases, where, q0, count, y, indices);
+    }
+}
+
+/* Rows of side by side windows, as many at once as the buffers hold: the same bits as row by row */
+INLINE void NAME(pool_seamless)(const int kind, const fc_view *x, const fc_pool *g, fc_pool_rows *r, ix rows, REAL *y, int64_t *indices)
+{
+    REAL folded[FC_POOL_ROW], split[FC_POOL_ROW];
+    INT where[FC_POOL_ROW], where_split[FC_POOL_ROW];
+    const fc_pool_rows origin = {0};
+    const ix Q = g->out[2], width = Q * g->step, most = FC_POOL_SPAN / width;
+    const REAL *phases = g->step == 1 ? folded : split;
+    const INT *where_phases = g->step == 1 ? where : where_split;
+    for (ix n; rows > 0; rows -= n) {
+        n = FC_MIN(most, rows);
+        for (ix i = 0; i < n; i++) {
+            NAME(fold_rows)(kind, x, r, 0, width, folded + i * width, where + i * width, r->first - i * width);
+            fc_pool_next(r, g);
+        }
+        if (g->step > 1) {
+            NAME(split)(split, folded, n * width, g->step);
+            if (kind == FC_POOL_MAX_AT) NAME(split)((REAL *)where_split, (const REAL *)where, n * width, g->step);
+        }
+        if (g->taps == 2) NAME(pool_taps)(kind, 2, 1, g, &origin, phases, where_phases, 0, n * Q, y, indices);
+        else NAME(pool_taps)(kind, g->taps, 1, g, &origin, phases, where_phases, 0, n * Q, y, indices);
+        y += n * Q;
+        if (kind == FC_POOL_MAX_AT) indices += n * Q;
     }
 }
 
@@ -294,7 +338,7 @@ INLINE void NAME(pool_irregular)(const int kind, const fc_view *x, const fc_pool
 {
     REAL temp[FC_POOL_SPAN];
     INT where[FC_POOL_SPAN];
-    NAME(fold_rows)(kind, x, r, 0, g->size[2], temp, where);
+    NAME(fold_rows)(kind, x, r, 0, g->size[2], temp, where, 0);
     const REAL divide = (REAL)(kind == FC_POOL_SUM ? g->divisor[0][r->o] * g->divisor[1][r->p] : 1);
     for (ix q = 0; q < g->out[2]; q++) {
         const ix begin = g->begin[2][q], valid = g->valid[2][q], step = g->dilation[2];
@@ -387,6 +431,10 @@ INLINE void NAME(pool_rows)(const int kind, const fc_view *x, const fc_pool *g, 
     fc_pool_at(&r, g, first);
     y += first * Q;
     if (kind == FC_POOL_MAX_AT) indices += first * Q;
+    if (g->seamless >= (kind == FC_POOL_SUM ? FC_POOL_ALIKE : FC_POOL_SIDE_BY_SIDE)) {
+        NAME(pool_seamless)(kind, x, g, &r, count, y, indices);
+        return;
+    }
     for (ix i = 0; i < count; i++) {
         if (r.rows_d * r.rows_h == 0) {
             for (ix q = 0; q < Q; q++) y[q] = kind == FC_POOL_SUM ? 0 : (REAL)-INFINITY;
