@@ -15,8 +15,22 @@ from typing import NamedTuple
 
 from fastconv.cuda import _compile
 from fastconv.cuda.gen import (
-    gemm_f32, igemm_sm80, igemm_sm90, layout, memory_bound, thin_f32, wgrad_sm80, wgrad_sm90,
-)  # fmt: skip
+    elementwise,
+    gemm_f32,
+    igemm_sm80,
+    igemm_sm90,
+    layout,
+    memory_bound,
+    norm,
+    pool,
+    rows,
+    thin_f32,
+    wgrad_sm80,
+    wgrad_sm90,
+)
+from fastconv.cuda.gen.vectors import Vectors
+
+FLOATS, SHORTS, ONE = Vectors("f32", 4), Vectors("bf16", 8), Vectors("f32", 1)
 
 MAIN = {
     "wgmma bf16": (igemm_sm90.kernel("bf16", bn=256), 90),
@@ -60,10 +74,46 @@ MAIN = {
     "sum of parts, bf16": (layout.sum_parts("bf16"), 80),
     "sum of parts, f16": (layout.sum_parts("f16"), 80),
     "weight split for 3xtf32": (layout.pack_weight("f32"), 80),
-    "relu": (memory_bound.activation("relu"), 80),
-    "softmax of 1024": (memory_bound.softmax(32), 80),
-    "cross-entropy of 1024": (memory_bound.cross_entropy(32), 80),
+    "relu": (elementwise.activation("relu"), 80),
+    "relu, bf16": (elementwise.activation("relu", False, "bf16"), 80),
+    "sigmoid, f16": (elementwise.activation("sigmoid", False, "f16"), 80),
+    "gradient of tanh, bf16": (elementwise.activation("tanh", True, "bf16"), 80),
+    "dropout, bf16": (elementwise.dropout("bf16"), 80),
+    "sum, f16": (elementwise.add("f16"), 80),
+    "softmax of 1024": (rows.softmax(FLOATS, 8), 80),
+    "softmax of 1024, bf16": (rows.softmax(SHORTS, 4), 80),
+    "gradient of softmax, bf16": (rows.softmax_backward(SHORTS, 4), 80),
+    "gradient of log-softmax": (rows.softmax_backward(FLOATS, 8, True), 80),
+    "cross-entropy of 1024": (rows.cross_entropy(FLOATS, 8, ONE), 80),
+    "cross-entropy of 1024, bf16": (rows.cross_entropy(SHORTS, 4, ONE), 80),
+    "cross-entropy of odd rows, f16": (rows.cross_entropy(Vectors("f16", 1), 32, Vectors("f16", 1)), 80),
     "max pool 3x3": (memory_bound.max_pool((3, 3), True), 80),
+    "max pool 3x3, bf16": (memory_bound.max_pool((3, 3), True, "bf16"), 80),
+    "gradient of maxima": (pool.max_pool_backward(16384, FLOATS), 80),
+    "gradient of maxima, f16": (pool.max_pool_backward(16384, Vectors("f16", 8)), 80),
+    "average 3x3, f16": (pool.avg_pool((3, 3), "padded", "f16"), 80),
+    "average 7x7, bf16": (pool.avg_pool((7, 7), "fixed", "bf16"), 80),
+    "gradient of average 2x2, f16": (pool.avg_pool_backward((2, 2), (2, 2), "fixed", SHORTS), 80),
+    "gradient of average 3x3": (pool.avg_pool_backward((3, 3), (2, 2), "fixed", FLOATS), 80),
+    "gradient of average 3x3, inside, bf16": (
+        pool.avg_pool_backward((3, 3), (2, 2), "valid", Vectors("bf16", 2)),
+        80,
+    ),
+    "channels: moments, bf16": (norm.parts(norm.MOMENTS, SHORTS), 80),
+    "channels: moments and products, bf16": (norm.parts(norm.BACKWARD, SHORTS), 80),
+    "channels: moments and products": (norm.parts(norm.BACKWARD, FLOATS), 80),
+    "channels: given, f16, odd rows": (norm.parts(norm.GIVEN, Vectors("f16", 1)), 80),
+    "channels: sum, bf16": (norm.parts(norm.SUM, SHORTS), 80),
+    "channels: sums of parts, bf16": (norm.channel_sums("bf16"), 80),
+    "batch norm: statistics": (norm.statistics("f32"), 80),
+    "batch norm: running statistics, bf16": (norm.running("bf16"), 80),
+    "batch norm: gradients": (norm.gradients("f32", True), 80),
+    "batch norm: elements, bf16": (norm.normalise(SHORTS), 80),
+    "batch norm: dx, bf16": (norm.normalise(SHORTS, True), 80),
+    "batch norm: dx": (norm.normalise(FLOATS, True), 80),
+    "response norm of 5, bf16": (norm.response(5, Vectors("bf16", 2)), 80),
+    "gradient of response norm of 5, f16": (norm.response(5, Vectors("f16", 2), True), 80),
+    "gradient of response norm of 5": (norm.response(5, Vectors("f32", 1), True), 80),
     "depthwise 3x3": (memory_bound.depthwise((3, 3), True, "relu"), 80),
 }
 

@@ -414,12 +414,22 @@ def _table():
         "mov.b32 $0, 0; mov.b32 $1, 0; mov.b32 $2, 0; mov.b32 $3, 0; @p ld.global.v4.b32 {$0,$1,$2,$3}, [$4];"
     )
     add("load128", _predicated(wide, 5), "rrrr", "lr")
+    pair = "mov.b32 $0, 0; mov.b32 $1, 0; @p ld.global.v2.b32 {$0,$1}, [$2];"
+    add("load64", _predicated(pair, 3), "rr", "lr")
+    add("store64", _predicated("@p st.global.v2.b32 [$0], {$1,$2};", 3), "", "lrrr")
+    byte = "mov.b16 h, 0; @p ld.global.u8 h, [$1]; cvt.u32.u16 $0, h;"
+    add("load8", _predicated(byte, 2, ".reg .b16 h;"), "r", "lr")
     add("store128", _predicated("@p st.global.v4.b32 [$0], {$1,$2,$3,$4};", 5), "", "lrrrrr")
     add("shared_load", "ld.shared.b32 $0, [$1];", "r", "r")
     add("shared_load16", "{ .reg .b16 h; ld.shared.b16 h, [$1]; cvt.u32.u16 $0, h; }", "r", "r")
     add("shared_load4", "ld.shared.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "r")
     add("shared_store", "st.shared.b32 [$0], $1;", "", "rr")
     add("shared_store16", "{ .reg .b16 h; cvt.u16.u32 h, $1; st.shared.b16 [$0], h; }", "", "rr")
+    # the smaller or larger of what is in memory and a value: of integers, so that the order does not matter
+    for word in ("min", "max"):
+        text = _predicated(f"@p red.shared.{word}.u32 [$0], $1;", 2)
+        add(f"shared_{word}imum", text, "", "rrr")
+    add("minimum64", _predicated("@p red.global.min.u64 [$0], $1;", 2), "", "llr")
     # asynchronous copies: shared destination, global source, bytes to read (0 fills with zeros)
     add("copy16", "cp.async.cg.shared.global [$0], [$1], 16, $2;", "", "rlr")
     add("copy4", "cp.async.ca.shared.global [$0], [$1], 4, $2;", "", "rlr")

@@ -11,6 +11,7 @@ math = types.SimpleNamespace(
     exp=lambda x: np.exp(x).astype(F32),
     tanh=lambda x: np.tanh(x).astype(F32),
     log=lambda x: np.log(x).astype(F32),
+    sqrt=lambda x: np.sqrt(x).astype(F32),
 )
 
 
@@ -98,9 +99,12 @@ def table(lanes):
 
         return run
 
-    def load128(address, predicate):
-        data = words(lanes.global_load(address, 16, predicate))
-        return tuple(data[:, i].copy() for i in range(4))
+    def load_wide(nbytes):
+        def run(address, predicate):
+            data = words(lanes.global_load(address, nbytes, predicate))
+            return tuple(data[:, i].copy() for i in range(nbytes // 4))
+
+        return run
 
     def store(nbytes):
         def run(address, v, p):
@@ -108,8 +112,33 @@ def table(lanes):
 
         return run
 
-    def store128(address, a, b, c, d, p):
-        lanes.global_store(address, np.concatenate([as_bytes(v, np.uint32) for v in (a, b, c, d)], 1), p)
+    def store_wide(address, *values):
+        *values, p = values
+        lanes.global_store(address, np.concatenate([as_bytes(v, np.uint32) for v in values], 1), p)
+
+    def shared_extreme(name, ufunc):
+        """Of all lanes at once: no lane may read the place before the next barrier, or have read it."""
+
+        def run(address, v, p):
+            where = lanes.full(p) != 0
+            if not where.any():
+                return
+            at = lanes._shared_bytes(lanes.full(address)[where], 4, name)
+            assert (block.read[at] < block.epoch).all(), "shared memory changed without a barrier after a read"
+            fresh = block.written[at] == block.epoch
+            assert (~fresh | (block.writer[at] == -1)).all(), "a store and a minimum or maximum without a barrier"
+            ufunc.at(block.shared.view(np.uint32), at[:, 0] // 4, lanes.full(v)[where].astype(np.uint32))
+            block.writer[at], block.written[at] = -1, block.epoch
+
+        return run
+
+    def minimum64(address, v, p):
+        where = lanes.full(p) != 0
+        at = lanes._bytes(lanes.full(address)[where], 8)
+        assert block.owned[at].all(), "global write out of bounds"
+        for place, value in zip(at[:, 0], lanes.full(v)[where]):
+            word = block.memory[place : place + 8].view(np.uint64)
+            word[0] = min(int(word[0]), int(value))
 
     def shared_load4(address):
         data = lanes.shared_load(address, 16, "shared_load4").view(F32)
@@ -244,8 +273,10 @@ def table(lanes):
         above=lambda a, b: (~(np.asarray(a) <= np.asarray(b))).astype(np.int64),
         rounded_tf32=lambda x: (np.asarray(x) + 0x1000) & 0xFFFFE000,
         rest=lambda a, b: f32_bits(f32_value(a) - f32_value(b)),
-        load32=load(4), load16=load(2), store32=store(4), store16=store(2), load128=load128,
-        store128=store128,
+        load32=load(4), load16=load(2), store32=store(4), store16=store(2), load128=load_wide(16),
+        load64=load_wide(8), load8=load(1), store128=store_wide, store64=store_wide, minimum64=minimum64,
+        shared_minimum=shared_extreme("shared_minimum", np.minimum),
+        shared_maximum=shared_extreme("shared_maximum", np.maximum),
         shared_load=shared_load(4), shared_load16=shared_load(2), shared_load4=shared_load4,
         shared_store=lambda a, v: lanes.shared_store(a, as_bytes(v, np.uint32)),
         shared_store16=lambda a, v: lanes.shared_store(a, as_bytes(v, np.uint16)),
