@@ -692,7 +692,7 @@ def stage_launch():
         pass
 
     x = fc.cuda.to_device(np.ones(1024, np.float32))
-    program = memory_bound.activation("relu", 1024, 0.0)
+    program = memory_bound.activation("f32", "relu", 1024, 0.0)
     prepared = bench.ready(program, x=x, out=bench.empty(4096))
     works = {
         "dispatcher": lambda: nothing[1, 32](x),

@@ -200,11 +200,12 @@ def test_half_gradients(rank, options, dtype, algorithm, sm, monkeypatch):
     dx, _, _ = call(*arrays, **options, output_mask=(True, False, False))
     short(monkeypatch, dy=dy, x=x, dweight=w)
     _, dweight, _ = call(*arrays, **options, output_mask=(False, True, False))
+    short(monkeypatch, x=dy, y=w[:, 0, ..., 0].ravel()[:3])
     _, _, dbias = call(*arrays, **options, output_mask=(False, False, True))
     lengths = w[:, 0].size, dy[:, 0].size, dy[:, 0].size
     for found, right, size, length in zip((dx, dweight, dbias), expected, magnitude, lengths):
         testing.compare(fetched(found), right, bounds.bound(size, length, dtype))
-    assert len(Machine.ran) == 2
+    assert len(Machine.ran) == 3 and Machine.ran[2][0].startswith("channels_sum")
     assert Machine.ran[0][-1].startswith(f"igemm_sm{sm}_{WORD[dtype]}")
     assert any(name.startswith(f"wgrad_sm{sm}_{WORD[dtype]}") for name in Machine.ran[1])
 
@@ -384,3 +385,145 @@ def test_linear_of_float64_is_left_to_simple_kernels():
     found = fc.cuda.linear(*map(fc.cuda.to_device, arrays))
     testing.compare(fc.cuda.to_host(found), fc.linear(*arrays), np.zeros(found.shape))
     assert not Machine.ran
+
+
+# -- memory-bound functions, in every dtype ------------------------------------------------------------------
+
+
+class Sent:
+    """Arrays of a dtype on the device, and what fast kernels do with them through public functions."""
+
+    def __init__(self, dtype, monkeypatch):
+        self.dtype, self.patch = dtype, monkeypatch
+
+    def __call__(self, a):
+        there = self.dtype != "float32" and a.dtype == np.float32
+        return sent(a, self.dtype) if there else fc.cuda.to_device(a)
+
+    def bytes_of(self, a):
+        return a.size * (2 if a.dtype == np.float32 and self.dtype != "float32" else a.itemsize)
+
+    def run(self, function, *arrays, buffers, single=(), **options):
+        """Results, float32 or as they are; buffers: name -> an array of that size; single: always float32."""
+        sizes = {n: a.nbytes if n in single else self.bytes_of(a) for n, a in buffers.items()}
+        self.patch.setattr(Prepared, "sizes", sizes)
+        there = [a if a is None or isinstance(a, (tuple, int, float)) else self(a) for a in arrays]
+        found = getattr(fc.cuda, function)(*there, **options)
+        found = found if isinstance(found, tuple) else (found,)
+        return [self.back(a) for a in found]
+
+    def back(self, a):
+        if a is None:
+            return None
+        return fetched(a) if self.dtype != "float32" else fc.cuda.to_host(a)
+
+    def compare(self, found, expected, limit):
+        if self.dtype != "float32":
+            limit = bounds.rounded(expected, limit, self.dtype)
+        testing.compare(found, expected, limit)
+
+
+@pytest.fixture(params=["float32", "float16", "bfloat16"])
+def there(request, monkeypatch):
+    return Sent(request.param, monkeypatch)
+
+
+def ran():
+    return [names[0] for names in Machine.ran]
+
+
+def test_elementwise_functions(there):
+    (x,) = there.run("relu", X, buffers=dict(x=X, out=X))
+    assert (x == fc.relu(X)).all()
+    (dx,) = there.run("tanh_backward", X, X / 4, buffers=dict(dy=X, y=X, out=X))
+    limit = bounds.activation_backward("tanh", X, X / 4.0, 0.0, np.float32)
+    there.compare(dx, X * (1 - (X / 4.0) ** 2), limit)
+    mask = rng.random(X.shape) < 0.5
+    (y,) = there.run("dropout_backward", X, mask, 0.5, buffers=dict(x=X, mask=mask, out=X))
+    assert (y == np.where(mask, X * 2, 0)).all()
+    assert [name.split("_")[0] for name in ran()] == ["relu", "tanh", "dropout"]
+
+
+def test_rows(there):
+    x = X.reshape(-1, 8)
+    (y,) = there.run("softmax", x, buffers=dict(x=x, y=x))
+    there.compare(y, fc.reference.softmax(wide(x)[0]), bounds.softmax(wide(x)[0], 1, False, np.float32))
+    (dx,) = there.run("log_softmax_backward", x, x / 8, buffers=dict(dy=x, y=x, dx=x))
+    expected = fc.reference.log_softmax_backward(*wide(x, x / 8))
+    there.compare(dx, expected, bounds.softmax_backward(*wide(x, x / 8), 1, True, np.float32))
+    target, kinds = np.arange(len(x)) % 8, ("mean", "sum", "none")
+    for reduction in kinds:
+        losses = np.empty(len(x), np.float32)
+        single = ("count",) if reduction == "none" else ("count", "losses")
+        buffers = dict(x=x, target=target, count=losses[:1], losses=losses, dx=x)
+        found = there.run(
+            "softmax_cross_entropy", x, target, buffers=buffers, single=single, reduction=reduction
+        )
+        expected = fc.reference.softmax_cross_entropy(wide(x)[0], target, reduction=reduction)
+        limits = bounds.cross_entropy(wide(x)[0], np.eye(8)[target], reduction, len(x), np.float32)
+        for a, b, limit in zip(found, expected, limits):
+            there.compare(a, b, limit)
+    assert [name.split("_")[0] for name in ran()] == ["softmax", "log", "cross", "cross", "cross"]
+
+
+def test_pools(there):
+    options = dict(kernel_size=3, stride=2, padding=1)
+    y, at = fc.max_pool2d(X, **options, return_indices=True)
+    buffers = dict(x=X, y=y, indices=at)
+    found = there.run("max_pool2d", X, buffers=buffers, **options, return_indices=True)
+    assert all((a == b).all() for a, b in zip(found, (y, at)))
+    wrong = np.zeros(1, np.int64)
+    buffers = dict(dy=y, indices=at, dx=X, wrong=wrong)
+    (dx,) = there.run("max_pool2d_backward", y, at, X.shape, buffers=buffers)
+    assert (dx == fc.max_pool2d_backward(y, at, X.shape)).all()
+    with pytest.raises(ValueError, match="max_pool2d_backward: index 56 is outside the plane of 56 elements"):
+        there.run("max_pool2d_backward", y, at * 0 + 56, X.shape, buffers=buffers)
+    (y,) = there.run("avg_pool2d", X, 2, buffers=dict(x=X, y=X[:, :, ::2, ::2][:, :, :3]))
+    expected = fc.reference.avg_pool2d(wide(X)[0], 2)
+    there.compare(y, expected, bounds.bound(np.abs(expected), 4, np.float32))
+    dy = rng.integers(-3, 4, y.shape).astype(np.float32)
+    (dx,) = there.run("avg_pool2d_backward", dy, X.shape, 2, buffers=dict(dy=dy, dx=X))
+    assert (dx == fc.avg_pool2d_backward(dy, X.shape, 2)).all()
+    names = ["max_pool_3x3", "max_pool_backward", "max_pool_backward", "avg_pool_2x2", "avg_pool_backward"]
+    assert len(ran()) == len(names) and all(a.startswith(b) for a, b in zip(ran(), names))
+
+
+def test_norms(there):
+    C = X.shape[1]
+    names = "weight", "bias", "running_mean", "running_var"
+    numbers = {name: (np.arange(C, dtype=np.float32) + 4) / 4 for name in names}
+    expected = fc.reference.batch_norm(*wide(X, *numbers.values()))
+    arrays = [np.copy(a) for a in numbers.values()]
+    (y,) = there.run("batch_norm", X, *arrays, buffers=dict(x=X, y=X, **numbers))
+    options = False, 0.1, 1e-5
+    there.compare(y, expected, bounds.batch_norm(*wide(X, *numbers.values()), *options, np.float32)[0])
+    dy, weight = X[::-1].copy(), numbers["weight"]
+    buffers = dict(dy=dy, x=X, dx=X, dweight=weight, dbias=weight, weight=weight)
+    found = there.run("batch_norm_backward", dy, X, weight, buffers=buffers)
+    given = *wide(dy, X, weight), None, None, True, 1e-5
+    expected = fc.reference.batch_norm_backward(*given[:3])
+    for a, b, limit in zip(found, expected, bounds.batch_norm_backward(*given, np.float32)):
+        there.compare(a, b, limit)
+    (y,) = there.run("local_response_norm", X, 3, buffers=dict(x=X, out=X))
+    expected = fc.reference.local_response_norm(wide(X)[0], 3)
+    there.compare(y, expected, bounds.function(expected, np.float32, 16))
+    buffers = dict(dy=dy, x=X, out=X)
+    (dx,) = there.run("local_response_norm_backward", dy, X, 3, 1e-4, 0.75, 1.0, buffers=buffers)
+    expected = fc.reference.local_response_norm_backward(*wide(dy, X), 3, 1e-4, 0.75, 1.0)
+    there.compare(dx, expected, bounds.function(np.abs(dy) + np.abs(X), np.float32, 16))
+    assert [name.split("_")[0] for name in ran()] == ["running", "channels", "response", "response"]
+    assert [len(names) for names in Machine.ran] == [2, 3, 1, 1]
+
+
+def test_bias_gradients_and_sums(there):
+    from fastconv import _arithmetic
+
+    dy, w = X, np.zeros((6, 1, 1, 1), np.float32)
+    x = np.zeros((2, 1, 7, 8), np.float32)
+    found = there.run(
+        "conv2d_backward", dy, x, w, buffers=dict(x=dy, y=dy[0, :, 0, 0]), output_mask=(False, False, True)
+    )
+    assert (found[2] == dy.sum((0, 2, 3))).all()
+    there.patch.setattr(Prepared, "sizes", {n: there.bytes_of(X) for n in ("a", "b", "out")})
+    assert (there.back(_arithmetic.add(there(X), there(X), 0.5)) == X * 1.5).all()
+    assert [name.split("_")[0] for name in ran()] == ["channels", "add"]

@@ -8,6 +8,7 @@ and addresses, but no memory behind them.
 
 import itertools
 import json
+import re
 import sys
 import types as python_types
 
@@ -113,6 +114,10 @@ def launch_everything(dtype):
         getattr(optim, kind)([parameter], **options).step()
 
 
+# whatever computes in 16 bits
+SHORT = re.compile(r"^\s*(?:@\S+\s+)?(?:add|sub|mul|fma|div|min|max|neg|abs|set)\S*f16", re.M)
+
+
 def _probe(x):
     x[0] = 1
 
@@ -138,7 +143,7 @@ def main():
     )
     for kernel, signature in recorded:
         ptx, _ = cuda.compile(
-            kernel.function,
+            kernel.variant(signature),
             launch.types_of(signature),
             device=False,
             abi="numba",
@@ -146,11 +151,12 @@ def main():
             cc=capability,
         )
         double = any("float64" in str(kind) for kind in signature)
-        half = any("float16" in str(kind) for kind in signature)
+        half = any(type(of) is tuple and is_half(of[0]) for of in signature)
         facts = {
             "name": kernel.__name__,
             "double": double,
             "half": half,
+            "short arithmetic": len(SHORT.findall(ptx)),
             "f64": ptx.count(".f64"),
             "entry": ptx.count(".entry"),
         }

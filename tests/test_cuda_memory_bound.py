@@ -235,7 +235,7 @@ def scattered(dy, indices, shape, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradients_of_maxima_with_any_indices(dtype):
-    """Indices need not come from windows: all orders are right, repeated ones are summed, wrong ones flagged."""
+    """Indices need not come from windows: any order is right, repeated are summed, wrong flagged."""
     rng = np.random.default_rng(7)
     dy = rng.integers(-4, 5, (2, 3, 5, 60)).astype(np.float32)
     indices = rng.integers(-1, 12 * 14, dy.shape)

@@ -24,6 +24,7 @@ from .convolution import Refused
 from .simple import copy
 
 BYTE = np.dtype(np.uint8)
+DTYPES = ("f32", "f16", "bf16")  # of memory-bound kernels
 OPERANDS = {
     "conv": ("x", "weight", "bias", "y"),
     "conv_backward_input": ("dy", "weight", "bias", "dx"),
@@ -184,26 +185,45 @@ def _ready(device, program):
 
 
 def done(call, program, **arrays):
-    """Run a program of `memory_bound` on contiguous float32 arrays, or say False: the simple kernel has to
-    do it.
+    """Run a program of `memory_bound` or `normalisation` on contiguous arrays, or say False: the simple
+    kernel has to do it.
 
-    program: None where the builder had none.
+    program: None where the builder had none; None among the arrays: one that the program does not ask for.
     """
     if program is None or _arrays.SIMULATOR and _current()[0] is None:
         return False
-    if any(a.pointer % 16 for a in arrays.values()):
+    addresses = {name: a.pointer for name, a in arrays.items() if a is not None}
+    if any(pointer % 16 for pointer in addresses.values()):
         return False
     ready = _ready(call.device, program)
     if ready is None:
         return False
+    _provide(call, program, addresses)
     with _arrays.on_device(call.device):
-        ready({name: a.pointer for name, a in arrays.items()}, call.stream)
+        ready(addresses, call.stream)
     return True
 
 
-def single(*arrays):
-    """Whether all arrays are float32, which is what the memory-bound kernels compute in."""
-    return all(a.dtype == np.float32 for a in arrays)
+def _provide(call, program, addresses):
+    """Put the scratch of a program among its addresses: one allocation, each buffer aligned to 256 bytes."""
+    total = sum(_aligned(nbytes) for _, nbytes in program.scratch)
+    if total:
+        # 256 bytes more, so that buffers start on a multiple of that wherever the allocation starts
+        start = _aligned(call.scratch((total + 256,), BYTE).pointer)
+        for buffer, nbytes in program.scratch:
+            addresses[buffer] = start
+            start += _aligned(nbytes)
+
+
+def _aligned(nbytes):
+    return -(-nbytes // 256) * 256
+
+
+def word(*arrays):
+    """What the memory-bound kernels call the dtype of all these arrays; None for any other."""
+    names = {a.dtype.name for a in arrays}
+    found = select.WORDS.get(names.pop()) if len(names) == 1 else None
+    return found if found in DTYPES else None
 
 
 # -- depthwise convolution -----------------------------------------------------------------------------------

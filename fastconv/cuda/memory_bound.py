@@ -1,7 +1,7 @@
 """Programs of the memory-bound kernels, and where they apply: one dtype, contiguous, 32-bit indices.
 
-Every builder returns a `Program`, or None where the simple kernel has to do it. dtype: the word of the arrays,
-"f32", "f16" or "bf16", None for any other; statistics are in `normalisation`.
+Every builder returns a `Program`, or None where the simple kernel has to do it. dtype: the word of the
+arrays, "f32", "f16" or "bf16", None for any other; statistics are in `normalisation`.
 """
 
 import math
@@ -171,7 +171,8 @@ def max_pool_backward(dtype, problem):
 
 
 def _averaged(problem):
-    """(kernel, stride, what divides, divisor) of the windows of an average, or None where they are no simple ones.
+    """(kernel, stride, what divides, divisor) of the windows of an average, or None where they are no simple
+    ones.
 
     An adaptive pool whose sizes divide has windows that touch; of any other they vary.
     """

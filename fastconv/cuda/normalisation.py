@@ -1,8 +1,8 @@
 """Programs of the kernels that sum over channels or normalise them: bias gradients, batch and local response
 normalisation. Arrays are (N, C, inner), contiguous, with 32-bit indices.
 
-Every builder returns a `Program`, or None where the simple kernels have to do it. dtype is the word of x ("f32",
-"f16", "bf16"), `kept` that of weight, bias and running statistics: that of x, or "f32" for x of 16 bits.
+Every builder returns a `Program`, or None where the simple kernels have to do it. dtype is the word of x
+("f32", "f16", "bf16"), `kept` that of weight, bias and running statistics.
 """
 
 from functools import lru_cache
@@ -61,7 +61,7 @@ def _optional(name, there):
 
 @lru_cache(maxsize=1024)
 def batch_norm(dtype, kept, N, C, inner, given, training, momentum, eps):
-    """Buffers "x", "y", and of "weight", "bias", "running_mean", "running_var" those with a True in `given`."""
+    """Buffers "x", "y", and of "weight", "bias", "running_mean", "running_var" those `given`."""
     if not _fits(dtype, N, C, inner) or kept is None:
         return None
     names = ("weight", "bias", "running_mean", "running_var")
@@ -93,7 +93,7 @@ def batch_norm_backward(dtype, kept, N, C, inner, weight, training, eps):
     what = norm.BACKWARD if training else norm.GIVEN
     given = () if training else ("running_mean",)
     step, count, scratch = _parts(what, dtype, N, C, inner, "x", "dy", *given, known=kept)
-    buffers = [Pointer("parts"), Pointer("table"), _optional("weight", weight), *_pointers("dweight", "dbias")]
+    buffers = [*_pointers("parts", "table"), _optional("weight", weight), *_pointers("dweight", "dbias")]
     if not training:
         buffers += _pointers("running_mean", "running_var")
     second = Step(norm.gradients(kept, training), _warps(C), (*buffers, C, count, int(weight), eps))

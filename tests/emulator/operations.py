@@ -124,9 +124,9 @@ def table(lanes):
             if not where.any():
                 return
             at = lanes._shared_bytes(lanes.full(address)[where], 4, name)
-            assert (block.read[at] < block.epoch).all(), "shared memory changed without a barrier after a read"
+            assert (block.read[at] < block.epoch).all(), "changed without a barrier after a read"
             fresh = block.written[at] == block.epoch
-            assert (~fresh | (block.writer[at] == -1)).all(), "a store and a minimum or maximum without a barrier"
+            assert (~fresh | (block.writer[at] == -1)).all(), "changed without a barrier after a store"
             ufunc.at(block.shared.view(np.uint32), at[:, 0] // 4, lanes.full(v)[where].astype(np.uint32))
             block.writer[at], block.written[at] = -1, block.epoch
 

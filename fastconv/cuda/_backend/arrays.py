@@ -4,21 +4,21 @@ import numpy as np
 
 from ..._arguments import is_half
 from ..._errors import UnsupportedError
-from .. import _arrays
+from .. import _arrays, fast, memory_bound
 from .._arrays import Call
 from ..simple import copy as copies
 from ..simple import elementwise, reduce, rules
-from . import half
 
 
-@half.in_float32
 def add(a, b, factor):
     call = Call("add", a, b)
     a, b = map(call.contiguous, call.arrays)
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ValueError(f"add: {a.dtype} {a.shape} and {b.dtype} {b.shape} (need one shape and dtype)")
     y = call.empty(a.shape, a.dtype)
-    elementwise.add(call, a, b, factor, y)
+    program = memory_bound.add(fast.word(a), a.size, float(factor))
+    if not fast.done(call, program, a=a, b=b, out=y):
+        elementwise.add(call, a, b, factor, y)
     return y.owner
 
 
@@ -86,7 +86,6 @@ def copy(array):
     return y.owner
 
 
-@half.in_float32
 def count_right(outputs, classes):
     call = Call("count_right", outputs, classes)
     outputs, classes = map(call.contiguous, call.arrays)

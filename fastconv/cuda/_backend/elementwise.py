@@ -12,7 +12,6 @@ from .._arrays import Call
 from .._checks import Flag
 from ..simple import elementwise, random
 from ..simple import softmax as rows
-from . import half
 
 
 def _around(shape, axis):
@@ -25,47 +24,44 @@ def _contiguous(op, *arrays):
     return (call, *map(call.contiguous, call.arrays))
 
 
-@half.in_float32
 def activation(name, x, parameter):
     call, x = _contiguous(name, x)
     y = call.empty(x.shape, x.dtype)
-    program = memory_bound.activation(name, x.size, parameter) if fast.single(x) else None
+    program = memory_bound.activation(fast.word(x), name, x.size, parameter)
     if not fast.done(call, program, x=x, out=y):
         elementwise.activation(call, name, x, y, parameter)
     return y.owner
 
 
-@half.in_float32
 def activation_backward(name, dy, y, parameter):
     call, dy, y = _contiguous(f"{name}_backward", dy, y)
     dx = call.empty(y.shape, y.dtype)
-    program = memory_bound.activation(name, y.size, parameter, True) if fast.single(dy, y) else None
+    program = memory_bound.activation(fast.word(dy, y), name, y.size, parameter, True)
     if not fast.done(call, program, dy=dy, y=y, out=dx):
         elementwise.activation_backward(call, name, dy, y, dx, parameter)
     return dx.owner
 
 
-@half.in_float32
 def softmax(x, axis, log):
     call, x = _contiguous("log_softmax" if log else "softmax", x)
     y = call.empty(x.shape, x.dtype)
     around = _around(x.shape or (1,), axis)
-    program = memory_bound.softmax(*around[:2], log) if around[2] == 1 and fast.single(x) else None
+    program = memory_bound.softmax(fast.word(x), *around[:2], log) if around[2] == 1 else None
     if not fast.done(call, program, x=x, y=y):
         rows.softmax(call, x.view(around), y.view(around), log)
     return y.owner
 
 
-@half.in_float32
 def softmax_backward(dy, y, axis, log):
     call, dy, y = _contiguous("log_softmax_backward" if log else "softmax_backward", dy, y)
     dx = call.empty(y.shape, y.dtype)
     around = _around(y.shape or (1,), axis)
-    rows.softmax_backward(call, dy.view(around), y.view(around), dx.view(around), log)
+    program = memory_bound.softmax_backward(fast.word(dy, y), *around[:2], log) if around[2] == 1 else None
+    if not fast.done(call, program, dy=dy, y=y, dx=dx):
+        rows.softmax_backward(call, dy.view(around), y.view(around), dx.view(around), log)
     return dx.owner
 
 
-@half.in_float32
 def maxout(x, pieces, axis):
     call, x = _contiguous("maxout", x)
     shape = (*x.shape[:axis], x.shape[axis] // pieces, *x.shape[axis + 1 :])
@@ -76,7 +72,6 @@ def maxout(x, pieces, axis):
     return y.owner, indices.owner
 
 
-@half.in_float32
 def maxout_backward(dy, indices, pieces, axis):
     call, dy, indices = _contiguous("maxout_backward", dy, indices)
     shape = (*dy.shape[:axis], dy.shape[axis] * pieces, *dy.shape[axis + 1 :])
@@ -98,11 +93,12 @@ def dropout_mask(x, p, rng):
     return mask.owner
 
 
-@half.in_float32
 def dropout(x, mask, p):
     call, x, mask = _contiguous("dropout", x, mask)
     y = call.empty(x.shape, x.dtype)
-    elementwise.dropout(call, x, mask, y, 1.0 / (1.0 - p) if p < 1 else 0.0)
+    scale = 1.0 / (1.0 - p) if p < 1 else 0.0
+    if not fast.done(call, memory_bound.dropout(fast.word(x), x.size, scale), x=x, mask=mask, out=y):
+        elementwise.dropout(call, x, mask, y, scale)
     return y.owner
 
 

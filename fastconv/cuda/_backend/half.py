@@ -1,9 +1,10 @@
 """float16 and bfloat16 where no kernel reads them itself: converted, computed in float32, rounded once.
 
 The definition of every operation on 16 bits is this: inputs are float32 numbers that happen to be short, all
-arithmetic is float32's, and results are rounded to the inputs' dtype (to nearest, ties to even). The tensor
-cores compute convolutions that way on their own (`fast`); all else goes through copies in float32, which cost
-bandwidth and scratch, but keep every promise of the float32 kernels. Arguments are already valid.
+arithmetic is float32's, and results are rounded to the inputs' dtype (to nearest, ties to even). Fast kernels
+compute that way on their own (`fast`), and so do the simple ones (`simple.short`). Where a sum of products is
+computed in pieces, as the simple convolutions and the dense layer do, arrays go through copies in float32,
+which cost bandwidth and scratch, but keep every promise of the float32 kernels. Arguments are already valid.
 """
 
 import functools
@@ -30,17 +31,17 @@ def widened(call, array):
     if array is None or not is_half(array.dtype):
         return array
     made = call.scratch(array.shape, FLOAT32)
-    half.widen(call, call.contiguous(array), made)
+    half.cast(call, call.contiguous(array), made)
     return made
 
 
 def narrowed(call, wide, target):
     """target = wide (float32, contiguous), rounded."""
     if target.contiguous:
-        half.narrow(call, wide, target)
+        half.cast(call, wide, target)
         return
     made = call.scratch(target.shape, target.dtype)
-    half.narrow(call, wide, made)
+    half.cast(call, wide, made)
     copy.scatter(call, made, target)
 
 
@@ -82,17 +83,9 @@ def _is_array(argument):
     return hasattr(argument, "shape") and hasattr(argument, "dtype")
 
 
-def _nothing(*arguments):
-    return ()
-
-
-def in_float32(function=None, *, updated=_nothing):
-    """Decorator of a backend function: arrays of 16 bits and the problem become float32, results are rounded.
-
-    updated(*arguments) -> those of the arrays that the function changes in place.
-    """
-    if function is None:
-        return functools.partial(in_float32, updated=updated)
+def in_float32(function):
+    """Decorator of a backend function: arrays of 16 bits and the problem become float32, results are
+    rounded."""
 
     @functools.wraps(function)
     def either(*arguments):
@@ -101,18 +94,13 @@ def in_float32(function=None, *, updated=_nothing):
             return function(*arguments)
         places = [i for i, a in enumerate(arguments) if _is_array(a) and dtype_char(a) in HALVES]
         call = Call(function.__name__, *(arguments[i] for i in places))
-        described = dict(zip(places, call.arrays))
-        wide = {i: widened(call, a) for i, a in described.items()}
+        wide = dict(zip(places, (widened(call, a) for a in call.arrays)))
         given = [
             wide[i].owner if i in wide else single(a) if hasattr(a, "x_shape") else a
             for i, a in enumerate(arguments)
         ]
         result = function(*given)
-        changed = [id(a) for a in updated(*arguments) if a is not None]
-        for i in places:
-            if id(arguments[i]) in changed:
-                narrowed(call, wide[i], described[i])
-        dtype = described[places[0]].dtype
+        dtype = call.arrays[0].dtype
         if isinstance(result, tuple):
             return tuple(_rounded(call, r, dtype) for r in result)
         return _rounded(call, result, dtype)
@@ -126,5 +114,5 @@ def _rounded(call, result, dtype):
         return result
     (wide,) = Call(call.op, result).arrays
     made = call.empty(wide.shape, dtype)
-    half.narrow(call, wide, made)
+    half.cast(call, wide, made)
     return made.owner

@@ -1,7 +1,7 @@
 """The losses on the device: shapes, reductions, allocation. Shapes and options are already valid.
 
 Labels are checked by the kernel that uses them. The sums of losses and of weights are taken in the dtype of
-the scores, in a fixed order; the same inputs give the same bits.
+the scores (float32 for those of 16 bits), in a fixed order; the same inputs give the same bits.
 """
 
 import math
@@ -12,7 +12,7 @@ from .. import fast, memory_bound
 from .._arrays import Call
 from .._checks import Flag
 from ..simple import loss
-from . import half
+from ..simple.reduce import sum_dtype
 
 
 def _scores(call, x):
@@ -27,8 +27,10 @@ class _Parts:
     def __init__(self, call, x, losses_shape, reduction):
         self.call, self.reduction, self.mean = call, reduction, reduction == "mean"
         self.dx = call.empty(x.shape, x.dtype)
-        made = call.empty if reduction == "none" else call.scratch
-        self.losses = made(losses_shape, x.dtype)
+        if reduction == "none":
+            self.losses = call.empty(losses_shape, x.dtype)
+        else:
+            self.losses = call.scratch(losses_shape, sum_dtype(x.dtype))
 
     def result(self, count):
         """(loss, gradient) as the caller gets them."""
@@ -41,7 +43,7 @@ class _Parts:
 
 def _weighed(call, target, weight, classes, ignore_index, dtype):
     """(flat labels, their weights, the sum of these, a function that raises ValueError for wrong labels)."""
-    labels = call.contiguous(target).flat()
+    labels, dtype = call.contiguous(target).flat(), sum_dtype(dtype)
     otherwise = "" if ignore_index is None else f", or ignore_index={ignore_index}"
     rule = f"(need 0 <= target < {classes}{otherwise})"
     flag = Flag(call, f"{call.op}: target {{}} is not a class {rule}")
@@ -53,7 +55,6 @@ def _without_classes(shape):
     return (shape[0], *shape[2:])
 
 
-@half.in_float32
 def softmax_cross_entropy(logits, target, weight, ignore_index, reduction, label_smoothing):
     call = Call("softmax_cross_entropy", logits, target, weight)
     x, target, weight = call.arrays
@@ -62,15 +63,16 @@ def softmax_cross_entropy(logits, target, weight, ignore_index, reduction, label
     scores = _scores(call, x)
     results = parts.mean, parts.losses.flat(), parts.dx.view(scores.shape)
     if target.dtype.kind == "f":
-        count = loss.constant(call, parts.losses.size, x.dtype)
+        count = loss.constant(call, parts.losses.size, sum_dtype(x.dtype))
         probabilities = _scores(call, target)
         loss.cross_entropy_soft(call, scores, probabilities, weight, label_smoothing, count, *results)
         return parts.result(count)
     labels, _, count, check = _weighed(call, target, weight, x.shape[1], ignore_index, x.dtype)
     rows, classes, inner = scores.shape
-    plain = inner == 1 and weight is None and fast.single(scores) and labels.dtype == np.int64
+    plain = inner == 1 and weight is None and labels.dtype == np.int64
     options = rows, classes, parts.mean, ignore_index, label_smoothing
-    program = memory_bound.cross_entropy(*options) if plain else None
+    words = fast.word(scores), fast.word(parts.losses)
+    program = memory_bound.cross_entropy(*words, *options) if plain else None
     arrays = dict(x=scores, target=labels, count=count, losses=parts.losses, dx=parts.dx)
     if not fast.done(call, program, **arrays):
         loss.cross_entropy(call, scores, labels, weight, ignore_index, label_smoothing, count, *results)
@@ -79,7 +81,6 @@ def softmax_cross_entropy(logits, target, weight, ignore_index, reduction, label
     return result
 
 
-@half.in_float32
 def nll(log_probs, target, weight, ignore_index, reduction):
     call = Call("nll", log_probs, target, weight)
     x, target, weight = call.arrays
@@ -94,7 +95,6 @@ def nll(log_probs, target, weight, ignore_index, reduction):
     return result
 
 
-@half.in_float32
 def hinge(scores, target, margin, reduction):
     call = Call("hinge", scores, target)
     x, target = call.arrays
@@ -109,23 +109,21 @@ def hinge(scores, target, margin, reduction):
     return result
 
 
-@half.in_float32
 def sigmoid_cross_entropy(logits, target, weight, pos_weight, reduction):
     call = Call("sigmoid_cross_entropy", logits, target, weight, pos_weight)
     x, target, weight, pos_weight = call.arrays
     weights = [None if w is None else call.contiguous(w.spread(x.shape)) for w in (weight, pos_weight)]
     parts = _Parts(call, x, x.shape, reduction)
-    count = loss.constant(call, x.size, x.dtype)
+    count = loss.constant(call, x.size, sum_dtype(x.dtype))
     arrays = call.contiguous(x), call.contiguous(target), *weights
     loss.sigmoid_cross_entropy(call, *arrays, count, parts.mean, parts.losses, parts.dx)
     return parts.result(count)
 
 
-@half.in_float32
 def squared_error(prediction, target, reduction):
     call = Call("squared_error", prediction, target)
     x, target = map(call.contiguous, call.arrays)
     parts = _Parts(call, x, x.shape, reduction)
-    count = loss.constant(call, x.size, x.dtype)
+    count = loss.constant(call, x.size, sum_dtype(x.dtype))
     loss.squared_error(call, x, target, count, parts.mean, parts.losses, parts.dx)
     return parts.result(count)

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from ..._arguments import is_half
 from .. import fast, memory_bound
 from .._arrays import Call
 from .._checks import Flag
@@ -23,20 +24,18 @@ def _planes(call, array, problem):
     return array.view((problem.N * problem.C, *array.shape[2:]), array.strides[1:])
 
 
-@half.in_float32
 def max_pool(x, problem, return_indices):
     call = Call(problem.op, x)
     y = call.empty(problem.y_shape, problem.dtype)
     indices = call.empty(problem.y_shape if return_indices else (0,), np.dtype(np.int64))
     x = call.arrays[0]
-    program = memory_bound.max_pool(problem, return_indices) if fast.single(x) and x.contiguous else None
+    program = memory_bound.max_pool(fast.word(x), problem, return_indices) if x.contiguous else None
     arrays = dict(x=x, y=y, **(dict(indices=indices) if return_indices else {}))
     if not fast.done(call, program, **arrays):
         pool.max_pool(call, problem, _planes(call, x, problem), _planes(call, y, problem), indices.flat())
     return y.owner, indices.owner if return_indices else None
 
 
-@half.in_float32
 def max_pool_backward(dy, indices, problem):
     call = Call(problem.op, dy, indices)
     dy, indices = map(call.contiguous, call.arrays)
@@ -46,23 +45,33 @@ def max_pool_backward(dy, indices, problem):
     planes, plane = problem.N * problem.C, math.prod(problem.size)
     rule = f"(need 0 <= index < {plane}, or -1 for a window wholly in padding)"
     flag = Flag(call, f"{problem.op}: index {{}} is outside the plane of {plane} elements {rule}")
-    flat = planes, math.prod(problem.out)
-    pool.max_pool_backward(call, dy.view(flat), indices.view(flat), dx.view((planes, plane)), flag.array)
+    program = memory_bound.max_pool_backward(fast.word(dy), problem)
+    if not fast.done(call, program, dy=dy, indices=indices, dx=dx, wrong=flag.array):
+        # the simple kernel adds to what is in memory, which must not be rounded every time
+        flat, sums = (planes, math.prod(problem.out)), dx
+        if is_half(dx.dtype):
+            sums = call.scratch(dx.shape, half.FLOAT32)
+        arrays = dy.view(flat), indices.view(flat), sums.view((planes, plane))
+        pool.max_pool_backward(call, *arrays, flag.array)
+        if sums is not dx:
+            half.narrowed(call, sums, dx)
     flag.check(indices)
     return dx.owner
 
 
-@half.in_float32
 def avg_pool(x, problem):
     call = Call(problem.op, x)
-    y = call.empty(problem.y_shape, problem.dtype)
-    pool.avg_pool(call, problem, _planes(call, call.arrays[0], problem), _planes(call, y, problem))
+    (x,), y = call.arrays, call.empty(problem.y_shape, problem.dtype)
+    program = memory_bound.avg_pool(fast.word(x), problem) if x.contiguous else None
+    if not fast.done(call, program, x=x, y=y):
+        pool.avg_pool(call, problem, _planes(call, x, problem), _planes(call, y, problem))
     return y.owner
 
 
-@half.in_float32
 def avg_pool_backward(dy, problem):
     call = Call(problem.op, dy)
-    dx = call.empty(problem.x_shape, problem.dtype)
-    pool.avg_pool_backward(call, problem, _planes(call, call.arrays[0], problem), _planes(call, dx, problem))
+    (dy,), dx = call.arrays, call.empty(problem.x_shape, problem.dtype)
+    program = memory_bound.avg_pool_backward(fast.word(dy), problem) if dy.contiguous else None
+    if not fast.done(call, program, dy=dy, dx=dx):
+        pool.avg_pool_backward(call, problem, _planes(call, dy, problem), _planes(call, dx, problem))
     return dx.owner

@@ -99,11 +99,17 @@ def activation(name, backward=False, dtype="f32"):
 
 def dropout(dtype="f32"):
     """y = x * parameter where the mask (bytes) is not 0, and 0 elsewhere, whatever x is there."""
-    compute = lambda x, mask, out: [f"{out} = choose(float32({x} * parameter), float32(0.0), {mask})"]  # noqa: E731
+
+    def compute(x, mask, out):
+        return [f"{out} = choose(float32({x} * parameter), float32(0.0), {mask})"]
+
     return _flat("dropout", ["x"], compute, dtype, vectors_of(1, dtype), masked=True)
 
 
 def add(dtype="f32"):
     """y = a + parameter * b."""
-    compute = lambda a, b, out: [f"{out} = float32({a} + float32(parameter * {b}))"]  # noqa: E731
+
+    def compute(a, b, out):
+        return [f"{out} = float32({a} + float32(parameter * {b}))"]
+
     return _flat("add", ["a", "b"], compute, dtype, vectors_of(2, dtype))

@@ -2,8 +2,8 @@
 
 The terms of a channel are cut into parts by their number alone, a block sums a part, and one warp a channel
 puts the parts together, all in a fixed order and without atomics: the same bits every time. Mean, squares and
-products are kept by the formulas of Chan, Golub and LeVeque for joining parts, so that one reading of the data
-gives them all and a large mean costs no digits. Statistics are float32, whatever the data are.
+products are kept by the formulas of Chan, Golub and LeVeque for joining parts, so that one reading of the
+data gives them all and a large mean costs no digits. Statistics are float32, whatever the data are.
 """
 
 from .kernel import Kernel, ceil_div, indent
@@ -209,8 +209,8 @@ ROOT = "inverse = float32(float32(1.0) / float32(math.sqrt(float32({} + eps))))"
 def statistics(dtype):
     """What normalises by the batch, from the moments' parts, and the running statistics.
 
-    table (3, C) of float32 becomes mean, weight / sqrt(var + eps) and bias; mean and var (biased) are those of
-    the channel. running = (1 - momentum) running + momentum * that of the batch (var: unbiased). dtype: of
+    table (3, C) of float32 becomes mean, weight / sqrt(var + eps) and bias; mean and var (biased) are those
+    of the channel. running = (1 - momentum) running + momentum * that of the batch (var: unbiased). dtype: of
     weight, bias and the running statistics. Parameters: P out, P table, P weight, P bias, P running mean, P
     running var, I channels, I parts, I whether there is a weight, a bias, a running mean, a running var, F
     momentum, F correction (n / (n - 1)), F eps. Grid: blocks of 8 channels.
@@ -234,8 +234,8 @@ def statistics(dtype):
 
 
 def running(dtype):
-    """The table of `statistics` from running statistics. Parameters: P table, P weight, P bias, P running mean, P
-    running var, I channels, I whether there is a weight, a bias, F eps. Grid: blocks of 256 channels.
+    """The table of `statistics` from running statistics. Parameters: P table, P weight, P bias, P running
+    mean, P running var, I channels, I whether there is a weight, a bias, F eps. Grid: blocks of 256 channels.
     """
     one = Vectors(dtype, 1)
     body = [
@@ -260,8 +260,8 @@ def running(dtype):
 def gradients(dtype, batch):
     """dweight and dbias, and what dx needs, from the parts of "backward" (batch) or of "given".
 
-    table (4, C) becomes mean, weight / sqrt(var + eps), and what is subtracted from dy: a + b (x - mean), both
-    0 for given statistics. Parameters: P out, P table, P weight, P dweight, P dbias, (P running mean, P
+    table (4, C) becomes mean, weight / sqrt(var + eps), and what is subtracted from dy: a + b (x - mean),
+    both 0 for given statistics. Parameters: P out, P table, P weight, P dweight, P dbias, (P running mean, P
     running var,) I channels, I parts, I whether there is a weight, F eps. Grid: blocks of 8 channels.
     """
     one = Vectors(dtype, 1)
@@ -279,7 +279,14 @@ def gradients(dtype, batch):
         body += [f"store32(table + uint64(uint32(uint32(channels * {i}) + c)) * 4, bits({value}), lead)"]
     body += ["r0 = float32(products * inverse)", *one.store("r", "dweight + at", "lead")]
     body += ["r0 = sum", *one.store("r", "dbias + at", "lead")]
-    pointers = ["out", "table", "weight", "dweight", "dbias", *([] if batch else ["running_mean", "running_var"])]
+    pointers = [
+        "out",
+        "table",
+        "weight",
+        "dweight",
+        "dbias",
+        *([] if batch else ["running_mean", "running_var"]),
+    ]
     name = "gradients" if batch else "gradients_given"
     return _finish(name, body, pointers, ", parts, has_weight, eps", "IIF", operations(one), dtype)
 

@@ -17,9 +17,9 @@ AXES = "hw"
 def avg_pool(taps, count, dtype="f32"):
     """The sum of every window over its divisor; taps (R, S), unrolled.
 
-    count: what divides a sum, "valid" (the taps inside the plane), "padded" (those inside the padded plane) or
-    "fixed" (the parameter). A window wholly in padding gives 0. Parameters: P x, P y, I planes, and for h, w: I
-    counts, I sizes, I strides, I origins, I dilations, I padded sizes; F divisor. Grid: (blocks of 256
+    count: what divides a sum, "valid" (the taps inside the plane), "padded" (those inside the padded plane)
+    or "fixed" (the parameter). A window wholly in padding gives 0. Parameters: P x, P y, I planes, and for h,
+    w: I counts, I sizes, I strides, I origins, I dilations, I padded sizes; F divisor. Grid: (blocks of 256
     outputs, planes in two factors).
     """
     one = Vectors(dtype, 1)
@@ -69,9 +69,9 @@ def avg_pool_backward(taps, stride, count, vectors):
     """dx = the sum of dy over its divisor over the windows with the element, by rows and columns of windows.
 
     taps (R, S) without dilation, and stride, literally: divisions by a constant are multiplications. vectors:
-    of dx; a vector lies in one row. count: as `avg_pool`. Parameters: P dy, P dx, I vectors in all, I vectors a
-    row, and for h, w: I sizes of dy, I sizes of dx, I pads in front, I padded sizes; F divisor. Grid: blocks
-    of 256 vectors.
+    of dx; a vector lies in one row. count: as `avg_pool`. Parameters: P dy, P dx, I vectors in all, I vectors
+    a row, and for h, w: I sizes of dy, I sizes of dx, I pads in front, I padded sizes; F divisor. Grid:
+    blocks of 256 vectors.
     """
     one, width = Vectors(vectors.dtype, 1), vectors.width
     most = [ceil_div(k, s) for k, s in zip(taps, stride)]
@@ -95,7 +95,8 @@ def avg_pool_backward(taps, stride, count, vectors):
             o, begin = f"o_{a}{tag}_{j}", f"uint32(o_{a}{tag}_{j} * {step})"
             lines += [
                 f"{o} = uint32(last_{a}{tag} - {many - 1 - j})",
-                f"ok_{a}{tag}_{j} = uint32(lt({o}, out_{a}) & lt(uint32(at_{a}{tag} - {begin}), uint32({size})))",
+                f"far = uint32(at_{a}{tag} - {begin})",
+                f"ok_{a}{tag}_{j} = uint32(lt({o}, out_{a}) & lt(far, uint32({size})))",
             ]
             if count != "fixed":
                 lines += [f"end = uint32({begin} + {size})"]
@@ -158,8 +159,9 @@ def max_pool_backward(shared, vectors):
     The tables are made by minima and maxima of integers, whose order does not matter. An index outside of the
     plane (-1 aside) adds nothing, and its position is left in `wrong` (the smallest).
 
-    shared: bytes, see `shared_of`; vectors: of dx, each in one row. Parameters: P dy, P indices (int64), P dx,
-    P wrong (int64), I outputs of a plane, I outputs a row, I rows, I width, I vectors of a plane. Grid: planes.
+    shared: bytes, see `shared_of`; vectors: of dx, each in one row. Parameters: P dy, P indices (int64), P
+    dx, P wrong (int64), I outputs of a plane, I outputs a row, I rows, I width, I vectors of a plane. Grid:
+    planes.
     """
     one, width = Vectors(vectors.dtype, 1), vectors.width
     body = [

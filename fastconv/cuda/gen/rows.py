@@ -1,8 +1,8 @@
 """Rows of classes: softmax, its gradient, cross-entropy. A row stays in the registers of one warp.
 
-A lane holds vectors of up to 16 bytes, as the length of a row allows: element j of vector i of a lane is class
-(32 * i + lane) * width + j. Sums run over a lane's own values and then over the lanes, in an order that the
-dtype and the number of classes decide; rows do not influence each other.
+A lane holds vectors of up to 16 bytes, as the length of a row allows: element j of vector i of a lane is
+class (32 * i + lane) * width + j. Sums run over a lane's own values and then over the lanes, in an order that
+the dtype and the number of classes decide; rows do not influence each other.
 """
 
 from .kernel import Kernel, ceil_div, indent
@@ -14,7 +14,7 @@ LONGEST = 1024  # 32 values a lane
 
 
 def shape_of(classes, dtype="f32"):
-    """(vectors a lane, elements of each) that hold a row; the first a power of two, so that few kernels do."""
+    """(vectors a lane, elements of each) that hold a row; the first a power of two."""
     width = widest(dtype, classes).width
     steps = ceil_div(classes, 32 * width)
     return 1 << (steps - 1).bit_length(), width

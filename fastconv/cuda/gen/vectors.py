@@ -1,7 +1,7 @@
 """Text that moves vectors of up to 16 bytes between global memory and float32 variables, for every dtype.
 
-All memory-bound kernels are generated from this: numbers are float32 between a load and a store, whatever they
-are in memory, and are rounded once, to nearest, when they are stored.
+All memory-bound kernels are generated from this: numbers are float32 between a load and a store, whatever
+they are in memory, and are rounded once, to nearest, when they are stored.
 """
 
 from typing import NamedTuple

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 from numba import cuda, int64, types, uint32
 
+from ..._arguments import is_half
 from .. import _arrays
 
 try:
@@ -42,7 +43,8 @@ class Kernel:
 
     Arrays are typed as strided ones ("A" in numba's words), so that one compilation serves every layout; ints
     are int64, floats have the dtype of the first floating array: numba would take a Python float for float64,
-    and compute in it.
+    and compute in it. For arrays of 16 bits a variant of the function is compiled (see `short`), which
+    computes in float32; floats are float32 then.
     """
 
     def __init__(self, function):
@@ -54,6 +56,8 @@ class Kernel:
     def signature(self, arguments):
         """What the types of the arguments of a launch depend on, cheap to make and to look up; see `types_of`."""
         real = next((a.dtype for a in arguments if type(a) is _arrays.Array and a.dtype.kind == "f"), DOUBLE)
+        if is_half(real):
+            real = SINGLE
         return tuple(
             (a.dtype, a.ndim)
             if type(a) is _arrays.Array
@@ -64,6 +68,15 @@ class Kernel:
             else type(a)
             for a in arguments
         )
+
+    def variant(self, signature):
+        """The function to compile for a signature; for arrays of 16 bits one that converts."""
+        short = tuple(of[0].name if type(of) is tuple and is_half(of[0]) else "" for of in signature)
+        if not any(short):
+            return self.function
+        from .short import variant
+
+        return variant(self.function, short)
 
     def launch(self, call, size, *arguments):
         """Run with at least one thread per element of `size`, on the call's stream. Nothing waits for it."""
@@ -84,7 +97,7 @@ class Kernel:
         signature, grid, _, _ = key
         compiled = self._compiled.get(signature)
         if compiled is None:
-            compiled = self._compiled[signature] = cuda.jit(types_of(signature))(self.function)
+            compiled = self._compiled[signature] = cuda.jit(types_of(signature))(self.variant(signature))
         if _arrays.SIMULATOR:
             return compiled[SIMULATED]
         if len(self._ready) >= CONFIGURATIONS:
@@ -105,7 +118,7 @@ def kernel(function):
 KERNELS = []  # all there are, for the tests that compile them
 
 
-DOUBLE = np.dtype(np.float64)
+DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 
 
 def types_of(signature):
@@ -115,7 +128,8 @@ def types_of(signature):
     found = []
     for of in signature:
         if type(of) is tuple:
-            found.append(types.Array(from_dtype(of[0]), of[1], "A"))
+            kept = _arrays.UINT16 if of[0] is _arrays.BFLOAT16 else of[0]
+            found.append(types.Array(from_dtype(kept), of[1], "A"))
         elif type(of) is int:
             found.append(types.UniTuple(types.int64, of))
         elif of is bool or of is int:
@@ -131,6 +145,8 @@ def types_of(signature):
 
 def _value_of(argument, of):
     if type(argument) is _arrays.Array:
+        if argument.dtype is _arrays.BFLOAT16:
+            argument = argument.bits()
         return _Checked(argument.memory()) if _arrays.SIMULATOR else argument.argument()
     if _arrays.SIMULATOR and type(argument) is float:
         return of.type(argument)

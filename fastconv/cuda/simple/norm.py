@@ -108,7 +108,7 @@ def statistics(call, x):
     """Mean and biased variance of every channel."""
     count = x.shape[0] * x.shape[2]
     mean = _over(call, reduce.channels(call, x), count)
-    squares = call.scratch(_parts(x), x.dtype)
+    squares = call.scratch(_parts(x), reduce.sum_dtype(x.dtype))
     _deviations.launch(call, squares.size, x, mean, squares)
     return mean, _over(call, reduce.rows(call, squares), count)
 
@@ -129,7 +129,7 @@ def normalise(call, x, mean, var, weight, bias, eps, y):
 
 def products(call, dy, x, mean, var, eps, dweight):
     """dweight = sum of dy * z."""
-    part = call.scratch(_parts(x), x.dtype)
+    part = call.scratch(_parts(x), reduce.sum_dtype(x.dtype))
     _products.launch(call, part.size, dy, x, mean, var, float(eps), part)
     reduce.rows(call, part, dweight)
 

@@ -3,8 +3,10 @@
 How a sum is cut depends on its length alone. Neighbouring threads read neighbouring elements.
 """
 
+import numpy as np
 from numba import cuda
 
+from ..._arguments import is_half
 from .copy import fill
 from .launch import kernel, split
 
@@ -41,17 +43,22 @@ def parts_of(length):
     return max(-(-length // PART), 1)
 
 
+def sum_dtype(dtype):
+    """The dtype in which sums of numbers of a dtype are kept: float32 for those of 16 bits."""
+    return np.dtype(np.float32) if is_half(dtype) else dtype
+
+
 def rows(call, x, result=None):
     """The sums of the rows of x (rows, length), contiguous: an array (rows,), `result` if given."""
-    count = x.shape[0]
+    count, dtype = x.shape[0], sum_dtype(x.dtype)
     if result is None:
-        result = call.scratch((count,), x.dtype)
+        result = call.scratch((count,), dtype)
     if x.shape[1] == 0:
         fill(call, result, 0)
         return result
     while True:
         parts = parts_of(x.shape[1])
-        y = result.view((count, 1)) if parts == 1 else call.scratch((count, parts), x.dtype)
+        y = result.view((count, 1)) if parts == 1 else call.scratch((count, parts), dtype)
         _rows.launch(call, y.size, x, y)
         if parts == 1:
             return result
@@ -60,6 +67,6 @@ def rows(call, x, result=None):
 
 def channels(call, x, result=None):
     """The sums of x (N, C, inner) over all axes but the middle one: an array (C,), `result` if given."""
-    first = call.scratch((x.shape[1], parts_of(x.shape[0] * x.shape[2])), x.dtype)
+    first = call.scratch((x.shape[1], parts_of(x.shape[0] * x.shape[2])), sum_dtype(x.dtype))
     _channels.launch(call, first.size, x, first)
     return rows(call, first, result)
