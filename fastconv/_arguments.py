@@ -47,6 +47,7 @@ class _BFloat16:
 BFLOAT16 = _BFloat16()
 FLOATS = ("f", "d")  # NumPy's codes of what every backend computes in
 HALVES = ("e", BFLOAT16.char)  # what arrays on a device may be of besides
+DEVICE_FLOATS = (*FLOATS, *HALVES)
 
 
 def native_dtype(char):
@@ -75,6 +76,7 @@ def _named_bfloat16(dtype):
 
 
 DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
+DEVICE_TYPES = set()  # of arrays that live on a GPU all, with NumPy's attributes: `fastconv.cuda`'s own
 
 
 def on_device(value):
@@ -85,6 +87,10 @@ def on_device(value):
     arrays of numba's simulator, which live nowhere else, have neither protocol, but the mark of a numba
     device array.
     """
+    if type(value) in DEVICE_TYPES:
+        return True
+    if type(getattr(value, "is_cuda", None)) is bool:  # torch, whose array interface takes long
+        return value.is_cuda
     try:
         if getattr(value, "__cuda_array_interface__", None) is not None:
             return True
@@ -106,6 +112,8 @@ def device_memory(value):
 
     It must have passed `any_array`.
     """
+    if type(value) in DEVICE_TYPES:
+        return value.pointer, value.shape, value.strides, value.itemsize, False
     if hasattr(value, "data_ptr"):  # torch, whose array interface does not know all of its dtypes
         itemsize = value.element_size()
         strides = tuple(step * itemsize for step in value.stride())
@@ -145,6 +153,8 @@ def any_array(op, name, value, scalars=False):
                 f" (fill it: np.asarray({name}.filled(0)))"
             )
         return value.view(ndarray)
+    if type(value) in DEVICE_TYPES:
+        return value
     if scalars and isinstance(value, np.generic):
         return np.asarray(value)
     if on_device(value):
@@ -165,10 +175,13 @@ def any_array(op, name, value, scalars=False):
 
 def float_array(op, name, value, scalars=False):
     """`value` as a plain ndarray of float32 or float64, in any byte order; on a device of 16 bits too."""
-    if type(value) is not ndarray:
-        value = any_array(op, name, value, scalars)
-    elif value.dtype.char in "fd":
+    if type(value) is ndarray:
+        if value.dtype.char in FLOATS:
+            return value
+    elif type(value) in DEVICE_TYPES and value.dtype.char in DEVICE_FLOATS:
         return value
+    else:
+        value = any_array(op, name, value, scalars)
     char, device = dtype_char(value), not isinstance(value, ndarray)
     if char not in FLOATS and not (device and char in HALVES):
         raise wrong_dtype(op, name, value, accepted_floats(device))
@@ -198,7 +211,7 @@ def dtype_char(array):
 
     "bfloat16" for that, "V" for what NumPy does not know.
     """
-    if isinstance(array, ndarray):
+    if isinstance(array, ndarray) or type(array) in DEVICE_TYPES:
         return array.dtype.char
     if getattr(array, "__cuda_ndarray__", False) is True and array.dtype.kind != "V":  # numba's: at once
         return array.dtype.char
@@ -254,6 +267,10 @@ def alike(op, name, value, like_name, like, scalars=False):
         and value.dtype.char in "fd"
     ):
         return value, like
+    if type(value) is type(like) and type(value) in DEVICE_TYPES:  # and on a device
+        dtype = value.dtype
+        if dtype is like.dtype and dtype.char in DEVICE_FLOATS and value.shape == like.shape:
+            return value, like
     value = float_array(op, name, value, scalars)
     like = float_array(op, like_name, like, scalars)
     same_dtype(op, **{like_name: like, name: value})
@@ -324,8 +341,11 @@ def owns_memory(array):
     return isinstance(array, ndarray) and array.flags.owndata
 
 
-def _extent(memory):
+def _extent(array):
     """The first byte of an array on a device and the one after its last; None where it has no elements."""
+    if type(array) in DEVICE_TYPES:
+        return array.extent
+    memory = device_memory(array)
     if memory is None or 0 in memory[1]:
         return None
     reach = [(size - 1) * stride for size, stride in zip(memory[1], memory[2])]
@@ -336,7 +356,7 @@ def _extent(memory):
 def overlap(a, b):
     """Whether two arrays share an element; where the exact answer is expensive, whether their bounds meet."""
     if not isinstance(a, ndarray) and not isinstance(b, ndarray):
-        a, b = _extent(device_memory(a)), _extent(device_memory(b))
+        a, b = _extent(a), _extent(b)
         return a is not None and b is not None and a[0] < b[1] and b[0] < a[1]
     if not isinstance(a, ndarray) or not isinstance(b, ndarray):
         return False

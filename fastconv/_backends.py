@@ -14,15 +14,23 @@ from . import _config
 from ._errors import DeviceError
 from ._problem import ConvProblem, dtype_word
 
-_host = None  # fastconv._cpu once it was needed: importing fastconv loads no kernels
+# fastconv._cpu and the device's backend once they were needed: importing fastconv loads no kernels
+_host = _device = None
 
 
 def of(op, *arrays):
     """The backend module for the arrays of one call (None among them is ignored)."""
     for array in arrays:
         if type(array) is not ndarray and array is not None:
-            return _of_mixed(op, arrays)
+            return _of_others(op, arrays)
     return _host or _load_host()
+
+
+def _of_others(op, arrays):
+    for array in arrays:
+        if type(array) not in arguments.DEVICE_TYPES and array is not None:
+            return _of_mixed(op, arrays)
+    return _device or _load_device(op)
 
 
 def reference(op, *arrays):
@@ -40,12 +48,18 @@ def _of_mixed(op, arrays):
             f"{op}: {sum(on_device)} of {len(on_device)} arrays live on a GPU, the others on the host"
             " (nothing is copied silently: use fc.cuda.to_device or fc.cuda.to_host)"
         )
-    return traced(importlib.import_module("fastconv.cuda").backend(op))
+    return _load_device(op)
 
 
 def _host_only(op, arrays):
     if any(arguments.on_device(a) for a in arrays if a is not None and not isinstance(a, ndarray)):
         raise DeviceError(f"{op}: the reference computes on host arrays (copy with fc.cuda.to_host first)")
+
+
+def _load_device(op):
+    global _device
+    _device = traced(importlib.import_module("fastconv.cuda").backend(op))
+    return _device
 
 
 def _load_host():

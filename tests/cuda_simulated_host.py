@@ -12,7 +12,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import nn, optim, testing, train
-from fastconv.cuda import _arrays, _checks
+from fastconv.cuda import _arrays, _checks, _dlpack
 
 to_device, to_host = fc.cuda.to_device, fc.cuda.to_host
 RNG = np.random.default_rng(7)
@@ -83,10 +83,10 @@ def test_mixed_with_the_host():
 
 def test_several_devices(monkeypatch):
     x, w = to_device(X), to_device(W)
-    describe = _arrays._Numba.describe
-    ordinal = {x.ctypes.data: 0, w.ctypes.data: 1}
+    describe = _arrays._Own.describe
+    ordinal = {x.pointer: 0, w.pointer: 1}
     monkeypatch.setattr(
-        _arrays._Numba, "describe", lambda self, op, a: (*describe(self, op, a)[:4], ordinal[a.ctypes.data])
+        _arrays._Own, "describe", lambda self, op, a: (*describe(self, op, a)[:4], ordinal[a.pointer])
     )
     with pytest.raises(fc.DeviceError, match="conv2d: the arrays live on devices 0, 1"):
         fc.conv2d(x, w)
@@ -262,7 +262,7 @@ def torch(monkeypatch):
         return Tensor(np.empty(shape, dtype))
 
     library.empty, library.device = empty, lambda kind, index: (kind, index)
-    for name in ("float32", "float64", "int64", "bool"):
+    for name in ("float32", "float64", "int64", "uint8", "bool"):
         setattr(library, name, name)
     library.cuda = types.SimpleNamespace(
         current_stream=lambda device: types.SimpleNamespace(cuda_stream=1234 + device)
@@ -345,7 +345,7 @@ class OnlyDlpack:
     def __dlpack__(self, stream=None):
         self.streams.append(stream)
         capsule = self.array.__dlpack__()
-        tensor = _arrays._DLTensor.from_address(_arrays._capsule_pointer(capsule, b"dltensor"))
+        tensor = _dlpack.Tensor.from_address(_dlpack.pointer_of(capsule, _dlpack.NAME))
         tensor.device.type = self.kind
         return capsule
 
@@ -497,6 +497,7 @@ def test_the_verbose_line(monkeypatch, capsys):
     from fastconv import _backends, _config
 
     monkeypatch.setattr(_config, "VERBOSE", True)
+    monkeypatch.setattr(_backends, "_device", None)  # the module reads the switch once
     fc.conv2d(to_device(X), to_device(W))
     assert "conv2d:n2c4h5w6k3r3s3_st1p0d1g1_f32, forward, simple, cuda" in capsys.readouterr().err
     assert _backends.traced is not None

@@ -6,6 +6,7 @@ Kernels are recorded as the backend launches them: every public operation is cal
 and addresses, but no memory behind them.
 """
 
+import contextlib
 import itertools
 import json
 import re
@@ -17,7 +18,7 @@ from numba import cuda
 
 import fastconv as fc
 from fastconv._arguments import BFLOAT16, is_half, native_dtype
-from fastconv.cuda import _arrays, _checks
+from fastconv.cuda import _arrays, _checks, _compile, _replay, fast, select
 from fastconv.cuda.simple import launch
 
 
@@ -43,12 +44,23 @@ class Ghost:
         return Ghost(shape[0] if isinstance(shape[0], tuple) else shape, self.dtype)
 
 
-recorded = {}  # (kernel, signature) in the order of the launches
+recorded = {}  # (kernel, signature) -> letters of the parameters, in the order of the launches
 
 
 def record(kernel, call, size, *arguments):
     assert size > 0, kernel.__name__
-    recorded[kernel, kernel.signature(arguments)] = None
+    signature = kernel.signature(arguments)
+    recorded[kernel, signature] = [letter for letter, _ in launch.parameters(arguments, signature)]
+
+
+KINDS = {"P": ["u64", "b64"], "L": ["u64", "b64", "u8", "b8"], "F": ["f32"], "D": ["f64"]}
+
+
+def as_launched(ptx, letters):
+    """Whether an entry has the parameters that a launch writes: so many, of these types."""
+    (head,) = re.findall(r"\.entry [\w$]+\(([^)]*)\)", ptx)
+    found = re.findall(r"\.param \.(?:align \d+ \.)?(\w+)", head)
+    return len(found) == len(letters) and all(k in KINDS[letter] for k, letter in zip(found, letters))
 
 
 def stand_in():
@@ -56,10 +68,13 @@ def stand_in():
     launch.Kernel.launch = record
     fc.cuda._available = True
     _arrays.current_device = lambda: 0
-    _arrays._Numba.empty = lambda self, like, shape, dtype, device: Ghost(tuple(shape), dtype)
+    _arrays.on_device = lambda device: contextlib.nullcontext()
+    _arrays._Numba.empty = lambda self, like, shape, dtype, device, stream: Ghost(tuple(shape), dtype)
     _arrays.to_device = lambda a: Ghost(a.shape, a.dtype)
-    cuda.to_device = lambda a: Ghost(a.shape, a.dtype)
+    _arrays.sent = lambda host, device, stream: Ghost(host.shape, host.dtype)
     _checks.Flag.check = lambda self, values: None
+    _replay.Plan = lambda *recorded: _replay.UNPLANNED  # every call is as the first
+    fast._current = lambda: (None, select.Device(0))
 
 
 def launch_everything(dtype):
@@ -141,7 +156,7 @@ def main():
     numba.cuda.dispatcher.get_current_device = lambda: python_types.SimpleNamespace(
         compute_capability=capability
     )
-    for kernel, signature in recorded:
+    for (kernel, signature), letters in recorded.items():
         ptx, _ = cuda.compile(
             kernel.variant(signature),
             launch.types_of(signature),
@@ -159,8 +174,11 @@ def main():
             "short arithmetic": len(SHORT.findall(ptx)),
             "f64": ptx.count(".f64"),
             "entry": ptx.count(".entry"),
+            "parameters": as_launched(ptx, letters),
         }
         print(json.dumps({**facts, "target": f".target sm_{sys.argv[1]}" in ptx, "local": ".local" in ptx}))
+    code, name = _compile.cubin(launch.Typed(*next(iter(recorded))), int(sys.argv[1]))
+    print(json.dumps({"cubin": code[:4] == b"\x7fELF" and name.encode() in code}))
     launched = {kernel.__name__ for kernel, _ in recorded}
     print(json.dumps({"not launched": sorted({k.__name__ for k in launch.KERNELS} - launched)}))
 

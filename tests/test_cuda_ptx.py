@@ -29,10 +29,11 @@ def test_simple_kernels_compile(capability, dtypes):
     *kernels, last = map(json.loads, run.stdout.splitlines())
     if "missing" in last:
         pytest.skip(f"the compiler of numba.cuda is incomplete: {last['missing']}")
+    assert kernels.pop() == {"cubin": True}
     long = [dtype for dtype in dtypes if dtype in ("float32", "float64")]
     assert last == {"not launched": []} and len(kernels) >= 48 * len(long)
     for kernel in kernels:
-        assert kernel["entry"] == 1 and kernel["target"], kernel
+        assert kernel["entry"] == 1 and kernel["target"] and kernel["parameters"], kernel
         assert not kernel["local"], f"{kernel['name']} keeps numbers in local memory"
         if not kernel["double"]:  # int64 and float32 make float64, wherever a cast was forgotten
             assert kernel["f64"] == 0, f"{kernel['name']} computes in float64"

@@ -8,9 +8,11 @@ import numpy as np
 from numpy import ndarray
 
 from .. import _arguments as arguments
+from .._arguments import DEVICE_TYPES
 from .geometry import (
     AXES,
     CACHE,
+    device_char,
     dtype_word,
     joined,
     joined_pads,
@@ -137,6 +139,9 @@ class ConvProblem:
         if type(x) is type(weight) is ndarray and (bias is None or type(bias) is ndarray):
             shape, char, w_shape, w_char = x.shape, x.dtype.char, weight.shape, weight.dtype.char
             b_shape, b_char = (None, None) if bias is None else (bias.shape, bias.dtype.char)
+        elif type(x) is type(weight) and type(x) in DEVICE_TYPES and (bias is None or type(bias) is type(x)):
+            shape, char, w_shape, w_char = x.shape, device_char(x), weight.shape, device_char(weight)
+            b_shape, b_char = (None, None) if bias is None else (bias.shape, device_char(bias))
         else:
             x, weight, bias = _arrays(op, x, weight, bias)
             (shape, char), (w_shape, w_char), (b_shape, b_char) = key(x), key(weight), key(bias)

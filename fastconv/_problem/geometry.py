@@ -18,8 +18,13 @@ def key(array):
         return None, None
     if type(array) is ndarray:
         return array.shape, array.dtype.char
+    return tuple(array.shape), device_char(array)
+
+
+def device_char(array):
+    """The code of the dtype of an array on a device."""
     char = arguments.dtype_char(array)
-    return tuple(array.shape), arguments.native_dtype(char).name if char in arguments.HALVES else char
+    return arguments.native_dtype(char).name if char in arguments.HALVES else char
 
 
 def three(values, unit):

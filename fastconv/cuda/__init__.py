@@ -24,11 +24,13 @@ import importlib.util
 import os
 import sys
 
+from .. import _arguments as arguments
 from .. import functional
 from .._errors import DeviceError
 
 __all__ = [*functional.__all__, "deferred_checks", "is_available", "synchronize", "to_device", "to_host"]
 
+_functions = None  # the backend, once arrays needed it
 _available = False  # once a device was found, it is not asked for again
 
 
@@ -81,10 +83,24 @@ def backend(op, *arrays):
 
     A plan looks at shapes alone, and may be had for arrays that are on the host as yet.
     """
+    for array in arrays:
+        if type(array) not in arguments.DEVICE_TYPES and array is not None:
+            break
+    else:
+        if _functions is not None:
+            return _functions
     _need_device(op)
     if op != "plan":
         _load("_arrays").need_device_arrays(op, arrays)
-    return _load("_backend")
+    return _loaded()
+
+
+def _loaded():
+    """The backend's functions, kept once they were needed."""
+    global _functions
+    if _functions is None:
+        _functions = _load("_backend")
+    return _functions
 
 
 def _load(room):

@@ -2,18 +2,22 @@
 
 `Array` is what kernels and their launchers see: an address, a shape, strides, a dtype, a device. `Call` turns
 the arrays of one call into that, makes sure that they share a device, and allocates results as arrays of the
-kind that the caller uses (torch, CuPy, numba), on the caller's current stream, from the pool that the
-caller's library keeps. Nothing is ever copied to or from the host here but by `to_device` and `to_host`.
+kind that the caller uses (`to_device`'s, torch's, CuPy's, numba's), on the caller's current stream: torch's
+and CuPy's from the pools that these keep, all others from the device's pool in the order of the stream.
+Nothing is ever copied to or from the host here but by `to_device`, `to_host`, and `read` for checks.
 
 Kinds differ in three things only (see `_Kind`): how an array tells its memory, how a new one is made, what
-the current stream is. Whatever has `__cuda_array_interface__` or DLPack and is none of the three known kinds
-is read through that protocol; its results are made by numba and handed to its library's `from_dlpack`, or
-returned as numba arrays where it has none.
+the current stream is. Whatever has `__cuda_array_interface__` or DLPack and is none of the known kinds is read
+through that protocol; its results are handed to its library's `from_dlpack`, or are fastconv's own arrays
+where it has none.
 """
 
 import ctypes
+import itertools
 import math
 import sys
+import threading
+from typing import NamedTuple
 
 import numpy as np
 from numba import cuda
@@ -21,29 +25,43 @@ from numba.core import config
 
 from .. import _arguments as arguments
 from .._errors import DeviceError, UnsupportedError
+from . import _device_array, _dlpack
+from ._device_array import DeviceArray, is_contiguous
+from ._driver import HERE, driver
 
-SIMULATOR = bool(config.ENABLE_CUDASIM)
+SIMULATOR = _device_array.SIMULATOR
 DEFAULT_STREAM = (
     2 if getattr(config, "CUDA_PER_THREAD_DEFAULT_STREAM", 0) else 1
 )  # numba's, as CUDA numbers them
 BFLOAT16 = arguments.BFLOAT16  # NumPy has none; simple kernels see such arrays by their bits alone
 UINT16 = np.dtype(np.uint16)
+BYTE = np.dtype(np.uint8)
+ALIGNMENT = 256  # bytes: of every buffer of scratch
+
+
+class Recording(threading.local):
+    """The `_replay.Recorder` of the call that this thread records, or None."""
+
+    recorder = None
+
+
+RECORDING = Recording()
 
 
 class Array:
-    """An array on a device.
+    """An array on a device, as what prepares and launches kernels sees it.
 
     pointer: address of its first element (0 if it has none); shape, strides (in bytes): tuples; dtype: a
     native np.dtype, or BFLOAT16; device: ordinal, None for an array without elements; owner: what keeps the
-    memory alive, for a result the very array that the caller gets.
+    memory alive, for a result the very array that the caller gets; origin: while a call is recorded, the
+    buffer in whose memory it lies (see `_replay`).
     """
 
-    __slots__ = ("pointer", "shape", "strides", "dtype", "device", "owner", "_argument")
+    __slots__ = ("pointer", "shape", "strides", "dtype", "device", "owner", "origin")
 
-    def __init__(self, pointer, shape, strides, dtype, device, owner):
+    def __init__(self, pointer, shape, strides, dtype, device, owner, origin=None):
         self.pointer, self.shape, self.strides = pointer, shape, strides
-        self.dtype, self.device, self.owner = dtype, device, owner
-        self._argument = None
+        self.dtype, self.device, self.owner, self.origin = dtype, device, owner, origin
 
     @property
     def ndim(self):
@@ -60,18 +78,15 @@ class Array:
     @property
     def contiguous(self):
         """Whether the elements lie one behind the other, in C order."""
-        step = self.itemsize
-        for size, stride in zip(reversed(self.shape), reversed(self.strides)):
-            if size != 1 and stride != step and 0 not in self.shape:
-                return False
-            step *= size
-        return True
+        return is_contiguous(self.shape, self.strides, self.itemsize)
 
     def view(self, shape, strides=None):
         """The same memory in another shape; without strides it must be contiguous."""
         if strides is None:
             strides = arguments.contiguous_strides(shape, self.itemsize)
-        return Array(self.pointer, tuple(shape), tuple(strides), self.dtype, self.device, self.owner)
+        return Array(
+            self.pointer, tuple(shape), tuple(strides), self.dtype, self.device, self.owner, self.origin
+        )
 
     @property
     def T(self):
@@ -81,7 +96,10 @@ class Array:
 
     def bits(self, dtype=UINT16):
         """The same memory as unsigned integers of the size of its elements."""
-        return Array(self.pointer, self.shape, self.strides, np.dtype(dtype), self.device, self.owner)
+        dtype = np.dtype(dtype)
+        return Array(
+            self.pointer, self.shape, self.strides, dtype, self.device, self.owner, self.origin
+        )
 
     def moved(self, distance):
         """An array of this shape that begins so many bytes further on in the same memory."""
@@ -105,26 +123,18 @@ class Array:
         )
         return self.view(shape, strides)
 
-    def _described(self):
-        return {
+    def memory(self):
+        """The array as a NumPy array: in the simulator, where the memory is the host's."""
+        if 0 in self.shape:
+            return np.empty(self.shape, self.dtype)
+        described = {
             "data": (self.pointer, False),
             "shape": self.shape,
             "strides": self.strides,
             "typestr": self.dtype.str,
             "version": 3,
         }
-
-    def argument(self):
-        """The array as numba's kernels take it."""
-        if self._argument is None:
-            self._argument = cuda.from_cuda_array_interface(self._described(), self.owner, sync=False)
-        return self._argument
-
-    def memory(self):
-        """The array as a NumPy array: in the simulator, where the memory is the host's."""
-        if 0 in self.shape:
-            return np.empty(self.shape, self.dtype)
-        return np.asarray(_Described(self._described(), self.owner))
+        return np.asarray(_Described(described, self.owner))
 
 
 class _Described:
@@ -144,7 +154,7 @@ class _Kind:
         """(pointer, shape, strides, dtype, device)."""
         memory = arguments.device_memory(array)
         if memory is None:
-            return _from_dlpack(op, array)
+            return _dlpack.described(op, array)
         pointer, shape, strides, _, _ = memory
         told = getattr(array, "__cuda_array_interface__", None)
         if told is not None and told.get("mask") is not None:
@@ -152,21 +162,48 @@ class _Kind:
         dtype = _dtype(op, array.dtype if told is None else told["typestr"])
         return pointer, shape, strides, dtype, _device_of(pointer) if 0 not in shape else None
 
-    def empty(self, like, shape, dtype, device):
-        with on_device(device):
-            return self.convert(like, cuda.device_array(shape, _numpy_dtype(like, dtype)))
+    def facts(self, op, array):
+        """(`_device_array.Layout`, pointer): the same, for looking up."""
+        pointer, *rest = self.describe(op, array)
+        return _device_array.layout(*rest), pointer
+
+    def empty(self, like, shape, dtype, device, stream):
+        """A new C-contiguous array; inside of `on_device`."""
+        return self.convert(like, _own_empty(shape, dtype, device, stream))
 
     def convert(self, like, made):
-        """A numba array as one of this kind."""
+        """A `DeviceArray` as an array of this kind."""
         library = sys.modules.get(type(like).__module__.partition(".")[0])
         make = getattr(library, "from_dlpack", None) or getattr(type(like), "from_dlpack", None)
         return made if make is None or SIMULATOR else make(made)
+
+    def scratch(self, like, nbytes, device, stream):
+        """(address, what keeps it) of memory for the duration of a call."""
+        made = _own_empty((nbytes,), BYTE, device, stream)
+        return made.pointer, made
 
     def stream(self, array, device):
         """Handle of the stream on which the caller's work is queued; 1 and 2 are CUDA's default streams."""
         told = getattr(array, "__cuda_array_interface__", {})
         handle = told.get("stream")
         return DEFAULT_STREAM if handle is None else int(handle)
+
+
+class _Own(_Kind):
+    """fastconv's own arrays, which `to_device` makes."""
+
+    def describe(self, op, array):
+        of = array.layout
+        return array.pointer, of.shape, of.strides, of.dtype, of.device
+
+    def facts(self, op, array):
+        return array.layout, array.pointer
+
+    def convert(self, like, made):
+        return made
+
+    def stream(self, array, device):
+        return array.stream
 
 
 class _Numba(_Kind):
@@ -180,8 +217,15 @@ class _Numba(_Kind):
         pointer = array.ctypes.data if SIMULATOR else _address(array)
         return pointer, tuple(array.shape), tuple(array.strides), _dtype(op, array.dtype), device
 
-    def convert(self, like, made):
-        return made
+    def empty(self, like, shape, dtype, device, stream):
+        dtype = _numpy_dtype(like, dtype)
+        if SIMULATOR:
+            return cuda.device_array(shape, dtype)
+        if 0 in shape:
+            return cuda.device_array(shape, dtype, stream=_numba_stream(stream))
+        made = _own_empty(shape, dtype, device, stream)
+        described = {**made.__cuda_array_interface__, "stream": None if stream == DEFAULT_STREAM else stream}
+        return cuda.from_cuda_array_interface(described, made, sync=False)
 
     def stream(self, array, device):
         bound = 0 if SIMULATOR else _handle(getattr(array, "stream", 0))
@@ -198,16 +242,33 @@ class _Torch(_Kind):
         device = array.device.index if array.numel() else None
         return array.data_ptr(), tuple(array.shape), strides, dtype, device
 
-    def empty(self, like, shape, dtype, device):
+    def facts(self, op, array):
+        key = array.dtype, array.shape, array.stride(), array.device.index
+        found = _torch_layouts.get(key)
+        if found is None:
+            _, *rest = self.describe(op, array)
+            if len(_torch_layouts) >= _device_array.LAYOUTS_KEPT:
+                _torch_layouts.clear()
+            found = _torch_layouts[key] = _device_array.layout(*rest)
+        return found, array.data_ptr()
+
+    def empty(self, like, shape, dtype, device, stream):
         import torch
 
         name = dtype.name
         return torch.empty(shape, dtype=getattr(torch, name), device=torch.device("cuda", device))
 
+    def scratch(self, like, nbytes, device, stream):
+        made = self.empty(like, (nbytes,), BYTE, device, stream)
+        return made.data_ptr(), made
+
     def stream(self, array, device):
         import torch
 
         return torch.cuda.current_stream(device).cuda_stream or 1  # 0 is the legacy default stream
+
+
+_torch_layouts = {}  # (dtype, shape, strides, device) in torch's own objects -> layout
 
 
 class _Cupy(_Kind):
@@ -217,11 +278,15 @@ class _Cupy(_Kind):
         device = array.device.id if array.size else None
         return array.data.ptr, tuple(array.shape), tuple(array.strides), _dtype(op, array.dtype), device
 
-    def empty(self, like, shape, dtype, device):
+    def empty(self, like, shape, dtype, device, stream):
         import cupy
 
         with cupy.cuda.Device(device):
             return cupy.empty(shape, _numpy_dtype(like, dtype))
+
+    def scratch(self, like, nbytes, device, stream):
+        made = self.empty(like, (nbytes,), BYTE, device, stream)
+        return made.data.ptr, made
 
     def stream(self, array, device):
         import cupy
@@ -230,15 +295,24 @@ class _Cupy(_Kind):
             return cupy.cuda.get_current_stream().ptr or 1  # 0 is the legacy default stream
 
 
-_NUMBA, _OTHER = _Numba(), _Kind()
+OWN, _NUMBA, _OTHER = _Own(), _Numba(), _Kind()
 _BY_MODULE = {"torch": _Torch(), "cupy": _Cupy()}
+_BY_TYPE = {DeviceArray: OWN}
 
 
 def kind_of(array):
     """The kind that an array on a device is of."""
+    found = _BY_TYPE.get(type(array))
+    if found is not None:
+        return found
     if getattr(array, "__cuda_ndarray__", False) is True:
         return _NUMBA
     return _BY_MODULE.get(type(array).__module__.partition(".")[0], _OTHER)
+
+
+def _own_empty(shape, dtype, device, stream):
+    shape = tuple(shape)
+    return _device_array.new(_device_array.layout(shape, None, dtype, None if 0 in shape else device), stream)
 
 
 def _dtype(op, dtype):
@@ -264,7 +338,8 @@ def _numpy_dtype(like, dtype):
 
 def _address(array):
     """The address of a numba device array, 0 where it has no elements."""
-    pointer = array.__cuda_array_interface__["data"][0]
+    told = getattr(array, "device_ctypes_pointer", None)
+    pointer = array.__cuda_array_interface__["data"][0] if told is None else told.value
     return 0 if pointer is None else int(pointer)
 
 
@@ -275,86 +350,32 @@ def _handle(stream):
     return 0 if handle is None else int(handle)
 
 
+def _numba_stream(handle):
+    return 0 if handle == DEFAULT_STREAM else cuda.external_stream(handle)
+
+
 def _device_of(pointer):
     """The ordinal of the device that an address belongs to."""
-    if SIMULATOR:
-        return 0
-    from cuda.bindings import driver
-
-    attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    error, device = driver.cuPointerGetAttribute(attribute, pointer)
-    if int(error) != 0:
-        raise DeviceError(
-            f"an array names the address {pointer:#x}, which is on no CUDA device ({error.name})"
-        )
-    return int(device)
-
-
-# -- DLPack: the same facts out of a capsule -----------------------------------------------------------------
-
-
-class _DLDevice(ctypes.Structure):
-    _fields_ = [("type", ctypes.c_int32), ("id", ctypes.c_int32)]
-
-
-class _DLDataType(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16)]
-
-
-class _DLTensor(ctypes.Structure):
-    """The struct of dlpack.h, which begins the managed tensor of a capsule named "dltensor"."""
-
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("device", _DLDevice),
-        ("ndim", ctypes.c_int32),
-        ("dtype", _DLDataType),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("byte_offset", ctypes.c_uint64),
-    ]
-
-
-_DLPACK_KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}  # kDLInt, kDLUInt, kDLFloat, kDLBool
-_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-
-
-def _from_dlpack(op, array):
-    """(pointer, shape, strides, dtype, device) of an array that has DLPack alone.
-
-    The capsule is looked at and dropped; the array itself, which the call holds, keeps the memory. Work that
-    its library has queued is ordered before the default stream, as the protocol's stream=1 asks.
-    """
-    capsule = array.__dlpack__(stream=1)
-    tensor = _DLTensor.from_address(_capsule_pointer(capsule, b"dltensor"))
-    if tensor.device.type not in arguments.DLPACK_CUDA:
-        raise DeviceError(f"{op}: DLPack names device type {tensor.device.type}, need CUDA")
-    itemsize = tensor.dtype.bits // 8
-    if tensor.dtype.code == 4 and itemsize == 2:
-        dtype = BFLOAT16
-    elif tensor.dtype.code in _DLPACK_KINDS and tensor.dtype.lanes == 1:
-        dtype = np.dtype(f"{_DLPACK_KINDS[tensor.dtype.code]}{itemsize}")
-    else:
-        raise TypeError(f"{op}: DLPack names dtype code {tensor.dtype.code} of {tensor.dtype.bits} bits")
-    shape = tuple(tensor.shape[: tensor.ndim])
-    if tensor.strides:
-        strides = tuple(step * itemsize for step in tensor.strides[: tensor.ndim])
-    else:
-        strides = arguments.contiguous_strides(shape, itemsize)
-    pointer = (tensor.data or 0) + tensor.byte_offset
-    return pointer, shape, strides, dtype, tensor.device.id if 0 not in shape else None
+    return 0 if SIMULATOR else driver().device_of(pointer)
 
 
 # -- a call --------------------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where a call works: its operation, the ordinal of its device, the handle of its stream."""
+
+    op: str
+    device: int
+    stream: int
 
 
 class Call:
     """The arrays of one call on one device, and what goes with them.
 
     arrays: an `Array` (or None) for each argument; device: ordinal; stream: handle of the first argument's
-    current stream, on which all kernels of the call run. Raises DeviceError when the arrays lie on several
-    devices or one of them on the host.
+    current stream, on which all kernels of the call run; recorder: told of all that is done, or None. Raises
+    DeviceError when the arrays lie on several devices or one of them on the host.
     """
 
     def __init__(self, op, *arrays):
@@ -363,34 +384,50 @@ class Call:
         self._kind = kind_of(self._like)
         self.arrays = [None if array is None else describe(op, array) for array in arrays]
         devices = {array.device for array in self.arrays if array is not None} - {None}
-        if len(devices) > 1:
-            shown = ", ".join(map(str, sorted(devices)))
-            raise DeviceError(f"{op}: the arrays live on devices {shown} (nothing is copied silently)")
-        self.device = devices.pop() if devices else current_device()
+        self.device = one_device(op, devices)
         self.stream = self._kind.stream(self._like, self.device)
-        self._wait_for_others(arrays)
-
-    def _wait_for_others(self, arrays):
-        """Work that another library has queued for its arrays on another stream comes first."""
-        for array in arrays:
-            if array is not None and type(array) is not type(self._like):
-                other = kind_of(array).stream(array, self.device)
-                if other != self.stream and not SIMULATOR:
-                    with on_device(self.device):
-                        (_numba_stream(other) or cuda.default_stream()).synchronize()
+        wait_for_others(arrays, type(self._like), self.device, self.stream)
+        self.recorder = RECORDING.recorder
+        if self.recorder is not None:
+            self.recorder.enter(self.arrays)
 
     def empty(self, shape, dtype):
         """A new C-contiguous `Array` of the caller's kind."""
-        made = self._kind.empty(self._like, shape, dtype, self.device)
-        return describe(self.op, made)
+        with on_device(self.device):
+            made = describe(self.op, self._kind.empty(self._like, tuple(shape), dtype, self.device, self.stream))
+        if self.recorder is not None:
+            self.recorder.made(made)
+        return made
 
     def scratch(self, shape, dtype):
         """As `empty`, for memory that does not leave the call."""
         return self.empty(shape, dtype)
 
-    def stream_argument(self):
-        """The stream as numba's launches take it."""
-        return _numba_stream(self.stream)
+    def room(self, nbytes):
+        """Scratch of so many bytes that begins at a multiple of `ALIGNMENT`, as an `Array` of bytes."""
+        with on_device(self.device):
+            # more, so that it holds wherever the allocation starts
+            pointer, keep = self._kind.scratch(self._like, nbytes + ALIGNMENT, self.device, self.stream)
+        start = -(-pointer // ALIGNMENT) * ALIGNMENT
+        made = Array(start, (nbytes,), (1,), BYTE, self.device, keep)
+        if self.recorder is not None:
+            self.recorder.made(made)
+        return made
+
+    def run(self, prepared, **arrays):
+        """Launch a prepared program on this call's stream, an `Array` for each of the caller's buffers; scratch
+        is one allocation.
+        """
+        scratch = prepared.program.scratch
+        if scratch:
+            starts = [0, *itertools.accumulate(-(-nbytes // ALIGNMENT) * ALIGNMENT for _, nbytes in scratch)]
+            room = self.room(starts[-1])
+            for (name, nbytes), start in zip(scratch, starts):
+                arrays[name] = room.part(start, nbytes)
+        with on_device(self.device):
+            prepared({name: array.pointer for name, array in arrays.items()}, self.stream)
+        if self.recorder is not None:
+            self.recorder.program(prepared, arrays)
 
     def contiguous(self, array):
         """The array itself, or a copy of it that is C-contiguous. None stays None."""
@@ -401,6 +438,24 @@ class Call:
         made = self.scratch(array.shape, array.dtype)
         copy.gather(self, array, made)
         return made
+
+
+def one_device(op, devices):
+    """The ordinal among these, the current device where there is none; DeviceError for several."""
+    if len(devices) > 1:
+        shown = ", ".join(map(str, sorted(devices)))
+        raise DeviceError(f"{op}: the arrays live on devices {shown} (nothing is copied silently)")
+    return devices.pop() if devices else current_device()
+
+
+def wait_for_others(arrays, kind, device, stream):
+    """Work that another library than that of type `kind` has queued for its arrays elsewhere comes first."""
+    for array in arrays:
+        if array is not None and type(array) is not kind:
+            other = kind_of(array).stream(array, device)
+            if other != stream and not SIMULATOR:
+                with on_device(device):
+                    driver().order(other, stream)
 
 
 def need_device_arrays(op, arrays):
@@ -418,28 +473,13 @@ def describe(op, array):
     return Array(*kind_of(array).describe(op, array), array)
 
 
-def _numba_stream(handle):
-    return 0 if SIMULATOR or handle == DEFAULT_STREAM else cuda.external_stream(handle)
-
-
 def current_device():
-    return 0 if SIMULATOR else cuda.get_current_device().id
-
-
-class _Nothing:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        return False
-
-
-_HERE = _Nothing()
+    return 0 if SIMULATOR else driver().current_device()
 
 
 def on_device(device):
-    """A context in which numba works on a device."""
-    return _HERE if SIMULATOR or device == current_device() else cuda.gpus[device]
+    """A context in which the driver works on a device."""
+    return HERE if SIMULATOR else driver().on_device(device)
 
 
 # -- host and device -----------------------------------------------------------------------------------------
@@ -454,9 +494,18 @@ def to_device(a):
     if a.dtype.kind not in "fiub":
         raise TypeError(f"{op}: a has dtype {a.dtype} (need real numbers)")
     plain = np.ascontiguousarray(a, a.dtype.newbyteorder("=")).reshape(a.shape)
-    if plain.size == 0:
-        return cuda.device_array(plain.shape, plain.dtype)
-    return cuda.to_device(plain)
+    return sent(plain, current_device(), DEFAULT_STREAM)
+
+
+def sent(host, device, stream):
+    """A contiguous host array as a `DeviceArray` on a device; its memory is free again on return."""
+    with on_device(device):
+        made = _own_empty(host.shape, host.dtype, device, stream)
+        if SIMULATOR:
+            ctypes.memmove(made.pointer, host.ctypes.data, host.nbytes)
+        elif host.size:
+            driver().upload(made.pointer, host.ctypes.data, host.nbytes, stream)
+    return made
 
 
 def to_host(a):
@@ -477,33 +526,32 @@ def to_host(a):
         array, dtype = array.bits(), np.dtype(library.bfloat16)
     host = np.empty(array.shape, array.dtype)
     if host.size:
-        with on_device(call.device):
-            read(call, array.flat(), host.reshape(-1))
+        read(call, array, host)
     return host if dtype is array.dtype else host.view(dtype)
 
 
-def read(call, flat, host):
-    """Copy one axis of contiguous elements, after all work of the call's stream; waits for it."""
+def read(call, array, host):
+    """Copy contiguous elements into a contiguous host array, after all work of the call's stream; waits for it."""
     if SIMULATOR:
-        host[...] = flat.memory()
+        ctypes.memmove(host.ctypes.data, array.pointer, host.nbytes)
         return
-    stream = call.stream_argument()
-    flat.argument().copy_to_host(host, stream=stream)
-    (stream or cuda.default_stream()).synchronize()
+    with on_device(call.device):
+        driver().download(host.ctypes.data, array.pointer, host.nbytes, call.stream)
 
 
 def write(call, array, host):
     """Copy from the host into a contiguous array, on the call's stream; waits for it."""
-    host = np.ascontiguousarray(host).reshape(-1)
+    host = np.ascontiguousarray(host)
     if SIMULATOR:
-        array.flat().memory()[...] = host
+        ctypes.memmove(array.pointer, host.ctypes.data, host.nbytes)
     elif host.size:
         with on_device(call.device):
-            stream = call.stream_argument()
-            array.flat().argument().copy_to_device(host, stream=stream)
-            (stream or cuda.default_stream()).synchronize()
+            driver().upload(array.pointer, host.ctypes.data, host.nbytes, call.stream)
 
 
 def synchronize():
     """See `fastconv.cuda.synchronize`."""
-    cuda.synchronize()
+    if SIMULATOR:
+        cuda.synchronize()
+    else:
+        driver().synchronize()

@@ -1,11 +1,13 @@
 """Machine code on disk, so that a kernel is compiled once for all processes.
 
-An entry is a file named by sha256(kernel, intrinsics, compiler, tools, arch) that holds a checksum, the
-entry name and the cubin. It is written beside its place and renamed, so that readers see all of it or
-nothing; one that is damaged is built again. The folder is FASTCONV_CUDA_CACHE, else fastconv/cuda in
-XDG_CACHE_HOME or ~/.cache; when it cannot be written the kernels live in memory only.
+An entry is a file named by sha256(kernel, what makes its code, tools, arch) that holds a checksum, the entry
+name and the cubin. It is written beside its place and renamed, so that readers see all of it or nothing,
+however many processes write at once; one that is damaged is built again. The folder is FASTCONV_CUDA_CACHE,
+else fastconv/cuda in XDG_CACHE_HOME or ~/.cache; where it cannot be written, or there is no home, the kernels
+live in memory only.
 """
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -19,15 +21,19 @@ _memory, _lock = {}, threading.Lock()
 
 
 def folder():
-    """Where entries live."""
+    """Where entries live; None where there is no such place."""
     given = os.environ.get("FASTCONV_CUDA_CACHE", "").strip()
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache") / "fastconv" / "cuda"
+    try:
+        home = os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache"
+    except RuntimeError:  # no home directory can be told
+        return None
+    return Path(home) / "fastconv" / "cuda"
 
 
 @lru_cache(1)
-def _toolchain():
+def toolchain():
     """Everything besides the kernel that decides the machine code.
 
     The modules that make it, and the tools' versions.
@@ -72,23 +78,29 @@ def write(path, code, name):
         os.replace(temporary, path)
     except OSError:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
-def cubin(kernel, arch, build=None, toolchain=None):
+def cubin(kernel, arch, build=None, tools=None, anew=False):
     """(cubin, entry name) of a kernel for compute capability arch / 10: from memory, from disk, or built
-    now.
+    now, which `anew` asks for.
+
+    kernel: anything with a `digest` that build(kernel, arch) -> (cubin, entry name) knows, by default
+    `_compile.cubin`.
     """
     if build is None:
         from ._compile import cubin as build
     with _lock:
-        name = key(kernel, arch, toolchain or _toolchain())
-        found = _memory.get(name)
+        name = key(kernel, arch, tools or toolchain())
+        found = None if anew else _memory.get(name)
         if found is None:
-            path = folder() / f"{name}.cubin"
-            found = read(path)
+            place = folder()
+            path = None if place is None else place / f"{name}.cubin"
+            found = None if anew or path is None else read(path)
             if found is None:
                 found = build(kernel, arch)
-                write(path, *found)
+                if path is not None:
+                    write(path, *found)
             _memory[name] = found
         return found

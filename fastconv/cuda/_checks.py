@@ -11,7 +11,6 @@ import contextlib
 import threading
 
 import numpy as np
-from numba import cuda
 
 from . import _arrays
 
@@ -36,15 +35,17 @@ class Flag:
     """
 
     def __init__(self, call, message):
-        self._call, self._message = call, message
+        self._place, self._message = _arrays.Place(call.op, call.device, call.stream), message
         self._key = call.device, call.stream, message
         self.array = _flags.known.get(self._key)
         if self.array is None:
             if len(_flags.known) >= FLAGS_KEPT and _flags.pending is None:
                 _flags.known.clear()
-            with _arrays.on_device(call.device):
-                made = cuda.to_device(np.full(1, NOTHING_WRONG, np.int64))
+            made = _arrays.sent(np.full(1, NOTHING_WRONG, np.int64), call.device, call.stream)
             self.array = _flags.known[self._key] = _arrays.describe(call.op, made)
+        self._recorder = getattr(call, "recorder", None)
+        if self._recorder is not None:
+            self.array = self._recorder.flag(self.array, message)
 
     def check(self, values):
         """Raise ValueError when a kernel has found an element of `values` wrong; waits for the kernels.
@@ -52,12 +53,14 @@ class Flag:
         values: contiguous, what the positions count in. Inside `deferred_checks` nothing happens until its
         end.
         """
+        if self._recorder is not None:
+            self._recorder.check(self._message, values)
         if _flags.pending is not None:
             _flags.pending[self._key] = self
             return
         position = self._take()
         if position != NOTHING_WRONG:
-            raise ValueError(self._message.format(_read(self._call, values.flat().part(position, 1))))
+            raise ValueError(self._message.format(_read(self._place, values.flat().part(position, 1))))
 
     def check_later(self):
         """The same at the end of a block, when the values may be gone."""
@@ -67,17 +70,16 @@ class Flag:
 
     def _take(self):
         """What is in the flag; one that was raised is not used again."""
-        position = _read(self._call, self.array)
+        position = _read(self._place, self.array)
         if position != NOTHING_WRONG:
             del _flags.known[self._key]
         return position
 
 
-def _read(call, array):
-    """The one element of an array, as a Python number; waits for the call's stream."""
+def _read(place, array):
+    """The one element of an array, as a Python number; waits for the stream of a call's `Place`."""
     host = np.empty(1, array.dtype)
-    with _arrays.on_device(call.device):
-        _arrays.read(call, array, host)
+    _arrays.read(place, array, host)
     return host[0].item()
 
 

@@ -10,9 +10,14 @@ setmaxnreg.
 import importlib.metadata
 import math
 import re
+import threading
 import warnings
+from types import SimpleNamespace
 
 TOOLS = ("numba", "numba-cuda", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink", "cuda-toolkit")
+
+
+_lock = threading.RLock()
 
 
 def missing():
@@ -58,28 +63,55 @@ def function(kernel):
 
 
 def cubin(kernel, arch=None):
-    """(machine code, entry name) of a `Kernel` for compute capability `arch` (default: the least it can run
-    on).
+    """(machine code, entry name) of a kernel for compute capability `arch` / 10.
+
+    kernel: a generated `gen.kernel.Kernel`, for which arch may be None, the least it can run on, or a
+    `simple.launch.Typed`.
     """
-    from numba import float32, types, uint32, uint64
+    from numba import float32, uint32, uint64
+
+    cc = target(arch or kernel.arch)
+    if not hasattr(kernel, "parameters"):
+        return _simple(kernel, cc)
+    arguments = tuple({"M": uint64, "P": uint64, "I": uint32, "F": float32}[c] for c in kernel.parameters)
+    maps = [i for i, c in enumerate(kernel.parameters) if c == "M"]
+    return _machine_code(function(kernel), arguments, cc, (kernel.threads, kernel.blocks), maps)
+
+
+def _simple(kernel, cc):
+    """Of a simple kernel. The functions that it calls are compiled for numba's current device: for `cc` here,
+    whatever that device is, or if there is none.
+    """
+    import numba.cuda.dispatcher as dispatcher
+
+    of_now = dispatcher.get_current_device
+    with _lock:
+        dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=cc[:2])
+        try:
+            return _machine_code(kernel.function, kernel.types, cc, None, [])
+        finally:
+            dispatcher.get_current_device = of_now
+
+
+def _machine_code(function, arguments, cc, bounds, maps):
+    """bounds: (threads a block, blocks an SM) or None; maps: numbers of the parameters that are tensor maps."""
+    from numba import types
     from numba.cuda import compiler
     from numba.cuda.core.compiler_lock import global_compiler_lock
     from numba.cuda.cudadrv import driver, nvrtc, nvvm
 
-    cc = target(arch or kernel.arch)
-    arguments = tuple({"M": uint64, "P": uint64, "I": uint32, "F": float32}[c] for c in kernel.parameters)
     with global_compiler_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba warns that small grids are slow: nothing is launched here
         compiled = compiler.compile_cuda(
-            function(kernel), types.void, arguments, debug=False, lineinfo=False, fastmath=False,
+            function, types.void, arguments, debug=False, lineinfo=False, fastmath=False,
             nvvm_options={"fastmath": False, "opt": 3}, cc=cc, max_registers=None, lto=True,
         )  # fmt: skip
         library, entry = compiled.library, compiled.fndesc.llvm_func_name
         body = library.get_function(entry)
         library._entry_name = entry
         compiler.kernel_fixup(body, False)
-        nvvm.set_launch_bounds(body, (kernel.threads, kernel.blocks))
-        maps = [i for i, c in enumerate(kernel.parameters) if c == "M"]
+        if bounds is not None:
+            nvvm.set_launch_bounds(body, bounds)
         if not maps:
             code = bytes(library.get_cubin(cc=cc).code)
         else:

@@ -1,22 +1,24 @@
-"""The CUDA driver through ctypes: load machine code, encode tensor maps, launch. Works in the caller's
-context, on its stream.
+"""The CUDA driver through ctypes: contexts, memory in stream order, machine code, tensor maps.
 
-A `Program` is made ready once: kernels loaded, parameters packed in memory that the driver reads. A launch
-then changes pointer cells and calls cuLaunchKernel: nothing is allocated, copied or waited for, so that a
-CUDA graph can record it.
+Works in the context that is current on the calling thread, and makes the device's primary one current where
+there is none. Memory comes from the device's pool in the order of a stream (cuMemAllocAsync), so that nothing
+waits for anything and a CUDA graph can record it.
 """
 
 import ctypes
+import functools
 import threading
-from collections import OrderedDict
 
 from .._errors import DeviceError
-from . import _cache
 from .maps import Tile
-from .program import Pointer
 
 SHARED_BY_DEFAULT = 48 * 1024  # a kernel that wants more must say so to the driver
 MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+RELEASE_THRESHOLD = 4  # CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+DEVICE_ORDINAL = 9  # CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
+INVALID_CONTEXT = 201  # CUDA_ERROR_INVALID_CONTEXT: none is current on this thread
+OUT_OF_MEMORY = 2
 ATTRIBUTES = {"multiprocessors": 16, "major": 75, "minor": 76, "shared": 97}
 DATA_TYPE = {
     "f16": 6,
@@ -24,10 +26,26 @@ DATA_TYPE = {
     "bf16": 9,
 }  # CUtensorMapDataType; float32 is read as stored, tf32 is the tensor core's view
 SWIZZLE_128B, PROMOTE_256B = 3, 3
-MAPS_KEPT = 1024
-MAP_BYTES, MAP_ALIGNMENT = 128, 64
 
-_CELLS = {"P": ctypes.c_uint64, "I": ctypes.c_uint32, "F": ctypes.c_float}
+_ADDRESS, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+# Fixed argument types: ctypes then converts without guessing, and addresses are not cut to 32 bits.
+PROTOTYPES = {
+    "cuLaunchKernelEx": (_ADDRESS,) * 4,
+    "cuMemAllocAsync": (_ADDRESS, _SIZE, _ADDRESS),
+    "cuMemFreeAsync": (_ADDRESS, _ADDRESS),
+    "cuMemFree_v2": (_ADDRESS,),
+    "cuMemcpyHtoDAsync_v2": (_ADDRESS, _ADDRESS, _SIZE, _ADDRESS),
+    "cuMemcpyDtoHAsync_v2": (_ADDRESS, _ADDRESS, _SIZE, _ADDRESS),
+    "cuStreamSynchronize": (_ADDRESS,),
+    "cuStreamIsCapturing": (_ADDRESS, _ADDRESS),
+    "cuStreamWaitEvent": (_ADDRESS, _ADDRESS, ctypes.c_uint),
+    "cuEventRecord": (_ADDRESS, _ADDRESS),
+    "cuEventDestroy_v2": (_ADDRESS,),
+    "cuPointerGetAttribute": (_ADDRESS, _INT, _ADDRESS),
+    "cuCtxGetDevice": (_ADDRESS,),
+    "cuCtxSetCurrent": (_ADDRESS,),
+    "cuMemPoolSetAttribute": (_ADDRESS, _INT, _ADDRESS),
+}
 
 
 class Driver:
@@ -41,9 +59,16 @@ class Driver:
                 raise DeviceError(f"fastconv.cuda: the CUDA driver cannot be loaded ({error})") from None
         self.library = library
         self.check("cuInit", 0)
-        pointer, unsigned = ctypes.c_void_p, ctypes.c_uint
-        # fixed argument types: ctypes then converts without guessing, and addresses are not cut to 32 bits
-        library.cuLaunchKernel.argtypes = [pointer, *[unsigned] * 7, pointer, pointer, pointer]
+        for name, types in PROTOTYPES.items():
+            function = getattr(library, name, None)
+            if function is None:
+                raise DeviceError(f"fastconv.cuda: the CUDA driver has no {name} (need CUDA 12 or later)")
+            function.argtypes = types
+            setattr(self, name, function)
+        count = ctypes.c_int()
+        self.check("cuDeviceGetCount", ctypes.byref(count))
+        self.devices = count.value
+        self._primary, self._lock, self._threads = {}, threading.RLock(), _Thread()
 
     def check(self, name, *arguments):
         """Call a driver function; DeviceError when it fails."""
@@ -60,6 +85,130 @@ class Driver:
             self.check("cuDeviceGetAttribute", ctypes.byref(value), number, handle)
             found[name] = value.value
         return found
+
+    # -- contexts --------------------------------------------------------------------------------------------
+
+    def primary(self, device):
+        """The primary context of a device, kept for the life of the process."""
+        with self._lock:
+            found = self._primary.get(device)
+            if found is None:
+                handle, context, pool = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
+                self.check("cuDeviceGet", ctypes.byref(handle), device)
+                self.check("cuDevicePrimaryCtxRetain", ctypes.byref(context), handle)
+                # memory that was freed stays in the pool: by default every synchronisation gives it back
+                self.check("cuDeviceGetDefaultMemPool", ctypes.byref(pool), handle)
+                everything = ctypes.c_uint64(2**64 - 1)
+                self.check("cuMemPoolSetAttribute", pool, RELEASE_THRESHOLD, ctypes.byref(everything))
+                found = self._primary[device] = context.value
+            return found
+
+    def current_device(self):
+        """The ordinal of the current device: the first one, where this thread has no context yet."""
+        if self._threads.ready:
+            return 0  # the only one
+        device = ctypes.c_int()
+        status = self.cuCtxGetDevice(ctypes.byref(device))
+        if status == INVALID_CONTEXT:
+            self.check("cuCtxSetCurrent", self.primary(0))
+            device.value = 0
+        elif status:
+            raise failure("cuCtxGetDevice", status)
+        else:
+            self.primary(device.value)  # its pool keeps what was freed, whoever made the context
+        # with one device there is nothing to be asked again: a context, once current, is of that one
+        self._threads.ready = self.devices == 1
+        return device.value
+
+    def again(self, status):
+        """Whether a call failed for want of a context, which this thread has from now on."""
+        if status != INVALID_CONTEXT:
+            return False
+        self._threads.ready = False
+        self.current_device()
+        return True
+
+    @property
+    def ready(self):
+        """Whether this thread has a context of the only device there is."""
+        return self._threads.ready
+
+    def on_device(self, device):
+        """A context manager: the driver works on a device inside."""
+        if self._threads.ready or device is None or self.current_device() == device:
+            return HERE
+        return _Elsewhere(self, device)
+
+    def device_of(self, pointer):
+        """The ordinal of the device that an address belongs to; DeviceError if it belongs to none."""
+        ordinal = ctypes.c_int()
+        status = self.cuPointerGetAttribute(ctypes.byref(ordinal), DEVICE_ORDINAL, pointer)
+        if status and self.again(status):
+            status = self.cuPointerGetAttribute(ctypes.byref(ordinal), DEVICE_ORDINAL, pointer)
+        if status:
+            raise DeviceError(
+                f"an array names the address {pointer:#x}, which is on no CUDA device (CUDA error {status})"
+            )
+        return ordinal.value
+
+    # -- memory and streams ----------------------------------------------------------------------------------
+
+    def allocate(self, nbytes, stream):
+        """The address of so many bytes (not 0), in the order of a stream; a multiple of 256."""
+        address = ctypes.c_uint64()
+        status = self.cuMemAllocAsync(ctypes.byref(address), nbytes, stream)
+        if status and self.again(status):
+            status = self.cuMemAllocAsync(ctypes.byref(address), nbytes, stream)
+        if status == OUT_OF_MEMORY:
+            raise MemoryError(f"the device has no {nbytes} bytes left")
+        if status:
+            raise failure("cuMemAllocAsync", status)
+        return address.value
+
+    def free(self, address, stream):
+        """Give memory back once the work that is queued on the stream now is done.
+
+        Whatever fails is no error: the stream may be gone, or the context at the end of the process.
+        """
+        status = self.cuMemFreeAsync(address, stream)
+        if status and self.again(status):
+            status = self.cuMemFreeAsync(address, stream)
+        if status:
+            self.cuMemFree_v2(address)
+
+    def upload(self, address, host, nbytes, stream):
+        """Copy from the host (an address), which is free again on return."""
+        self.check("cuMemcpyHtoDAsync_v2", address, host, nbytes, stream)
+        self.check("cuStreamSynchronize", stream)
+
+    def download(self, host, address, nbytes, stream):
+        """Copy to the host (an address), after all that is queued on the stream; waits for it."""
+        self.check("cuMemcpyDtoHAsync_v2", host, address, nbytes, stream)
+        self.check("cuStreamSynchronize", stream)
+
+    def order(self, first, then):
+        """What is queued on stream `then` from now on waits for what is queued on `first`; the host does not.
+
+        Nothing happens while a CUDA graph records `then`: what other streams did is done before it is replayed.
+        """
+        capturing = ctypes.c_int()
+        self.check("cuStreamIsCapturing", then, ctypes.byref(capturing))
+        if capturing.value:
+            return
+        event = ctypes.c_void_p()
+        self.check("cuEventCreate", ctypes.byref(event), NO_TIMING)
+        try:
+            self.check("cuEventRecord", event, first)
+            self.check("cuStreamWaitEvent", then, event, 0)
+        finally:
+            self.cuEventDestroy_v2(event)
+
+    def synchronize(self):
+        """Wait for all work of the current device."""
+        self.current_device()
+        self.check("cuCtxSynchronize")
+
+    # -- machine code and tensor maps ------------------------------------------------------------------------
 
     def load(self, code, name, shared, device=0):
         """A launchable handle of the kernel `name` in a cubin, allowed `shared` bytes of dynamic shared
@@ -100,125 +249,49 @@ class Driver:
             )  # fmt: skip
 
 
+class _Thread(threading.local):
+    """What is known of the calling thread: whether the only device there is has a context current on it."""
+
+    ready = False
+
+
+class _Here:
+    """A context manager that does nothing."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return False
+
+
+HERE = _Here()
+
+
+class _Elsewhere:
+    """The primary context of another device, inside."""
+
+    def __init__(self, driver, device):
+        self.driver, self.device, self.before = driver, device, ctypes.c_void_p()
+
+    def __enter__(self):
+        self.driver.check("cuCtxGetCurrent", ctypes.byref(self.before))
+        self.driver.check("cuCtxSetCurrent", self.driver.primary(self.device))
+
+    def __exit__(self, *exception):
+        self.driver.check("cuCtxSetCurrent", self.before)
+        return False
+
+
+@functools.lru_cache(maxsize=1)
+def driver():
+    """The `Driver` of this process. Raises DeviceError where there is none."""
+    return Driver()
+
+
 def array(kind, values):
     return (kind * len(values))(*values)
 
 
 def failure(name, status):
     return DeviceError(f"{name} failed with CUDA error {status}")
-
-
-def aligned_buffer(nbytes, alignment):
-    """(ctypes buffer to keep, aligned address inside)."""
-    buffer = ctypes.create_string_buffer(nbytes + alignment)
-    address = ctypes.addressof(buffer)
-    return buffer, address + -address % alignment
-
-
-class Maps:
-    """Encoded tensor maps of the arrays seen last.
-
-    Encoding costs about a microsecond of driver time, a look-up less.
-    """
-
-    def __init__(self, driver, kept=MAPS_KEPT):
-        self.driver, self.kept, self.known = driver, kept, OrderedDict()
-
-    def bytes_of(self, tensor):
-        found = self.known.get(tensor)
-        if found is None:
-            keep, address = aligned_buffer(MAP_BYTES, MAP_ALIGNMENT)
-            self.driver.encode(tensor, ctypes.c_void_p(address))
-            found = self.known[tensor] = ctypes.string_at(address, MAP_BYTES)
-            if len(self.known) > self.kept:
-                self.known.popitem(last=False)
-        else:
-            self.known.move_to_end(tensor)
-        return found
-
-
-class Launch:
-    """One step of a program with its parameters packed; calling it updates pointers and launches."""
-
-    def __init__(self, step, handle, maps):
-        kernel = step.kernel
-        self.handle, self.maps = handle, maps
-        self.shape = (*(*step.grid, 1, 1)[:3], kernel.threads, 1, 1, kernel.shared)
-        self.cells, self.moving, self.encoded = [], [], []
-        addresses = []
-        for letter, argument in zip(kernel.parameters, step.arguments):
-            if letter == "M":
-                keep, address = aligned_buffer(MAP_BYTES, MAP_ALIGNMENT)
-                self.cells.append(keep)
-                self.encoded.append([argument, address, None])
-            else:
-                fixed = 0 if type(argument) is Pointer else argument
-                cell = _CELLS[letter](fixed % 2**32 if letter == "I" else fixed)
-                address = ctypes.addressof(cell)
-                self.cells.append(cell)
-                if type(argument) is Pointer:
-                    self.moving.append((cell, argument.name, argument.offset))
-            addresses.append(address)
-        self.pointers = array(ctypes.c_void_p, addresses)
-        self.packed = ctypes.addressof(self.pointers)
-
-    def __call__(self, launch, addresses, stream):
-        for cell, name, offset in self.moving:
-            cell.value = addresses[name] + offset
-        for entry in self.encoded:
-            tensor, target, known = entry
-            address = addresses[tensor.address.name] + tensor.address.offset
-            if address != known:
-                ctypes.memmove(target, self.maps.bytes_of(tensor._replace(address=address)), MAP_BYTES)
-                entry[2] = address
-        return launch(self.handle, *self.shape, stream, self.packed, None)
-
-
-class Prepared:
-    """A program ready to run. Calls from several threads take turns: they share the packed parameters."""
-
-    def __init__(self, program, launches, launch):
-        self.program, self.launches, self.launch = program, launches, launch
-        self.lock = threading.Lock()
-
-    def __call__(self, addresses, stream):
-        """Launch every step on a stream (its handle as an int).
-
-        Addresses: of all named buffers, scratch included.
-        """
-        with self.lock:
-            for step in self.launches:
-                status = step(self.launch, addresses, stream)
-                if status:
-                    raise failure("cuLaunchKernel", status)
-
-
-class Runner:
-    """Loads kernels for one device and makes programs ready."""
-
-    def __init__(self, driver=None, device=0, build=None, toolchain=None):
-        self.driver = driver or Driver()
-        self.device = device
-        self.attributes = self.driver.attributes(device)
-        self.arch = 10 * self.attributes["major"] + self.attributes["minor"]
-        self.maps = Maps(self.driver)
-        self.handles = {}
-        self._build, self._toolchain, self._lock = build, toolchain, threading.Lock()
-
-    def handle(self, kernel):
-        """The loaded kernel; compiled unless the cache has it."""
-        with self._lock:
-            found = self.handles.get(kernel)
-            if found is None:
-                if kernel.shared > self.attributes["shared"]:
-                    raise DeviceError(
-                        f"{kernel.name}: needs {kernel.shared} bytes of shared memory, the device "
-                        f"has {self.attributes['shared']}"
-                    )
-                code, name = _cache.cubin(kernel, self.arch, self._build, self._toolchain)
-                found = self.handles[kernel] = self.driver.load(code, name, kernel.shared, self.device)
-            return found
-
-    def prepare(self, program):
-        launches = [Launch(step, self.handle(step.kernel), self.maps) for step in program.steps]
-        return Prepared(program, launches, self.driver.library.cuLaunchKernel)

@@ -19,23 +19,16 @@ from .. import _config
 from .._algorithms import Algorithm
 from .._errors import DeviceError
 from . import _arrays, depthwise, memory_bound, select
-from ._driver import Runner
+from ._launch import runner
 from .convolution import Refused
 from .simple import copy
 
-BYTE = np.dtype(np.uint8)
 DTYPES = ("f32", "f16", "bf16")  # of memory-bound kernels
 OPERANDS = {
     "conv": ("x", "weight", "bias", "y"),
     "conv_backward_input": ("dy", "weight", "bias", "dx"),
     "conv_backward_weight": ("dy", "x", "dweight"),
 }
-
-
-@lru_cache(maxsize=None)
-def runner(device):
-    """The `Runner` of a device, by its ordinal. Raises DeviceError."""
-    return Runner(device=device)
 
 
 def _current():
@@ -104,20 +97,6 @@ def _readable(call, array):
     return made
 
 
-def _launch(call, prepared, addresses):
-    """Run a prepared program on the caller's buffers; its scratch is one allocation."""
-    total = prepared.program.scratch_bytes
-    if total:
-        # 256 bytes more, so that buffers start on a multiple of that wherever the allocation starts
-        room = call.scratch((total + 256,), BYTE)
-        start = -(-room.pointer // 256) * 256
-        for buffer, nbytes in prepared.program.scratch:
-            addresses[buffer] = start
-            start += nbytes
-    with _arrays.on_device(call.device):
-        prepared(addresses, call.stream)
-
-
 def _run(name, direction):
     operands = OPERANDS[direction]
     images = ("x", "dy") if direction == "conv_backward_weight" else (operands[0], operands[-1])
@@ -139,7 +118,7 @@ def _run(name, direction):
             named[images[0]] = call.contiguous(named[images[0]])
             named["dy"] = call.contiguous(named.get("dy"))
             program = prepared()
-        _launch(call, program, {n: a.pointer for n, a in named.items() if a is not None})
+        call.run(program, **{n: a for n, a in named.items() if a is not None})
 
     return run
 
@@ -168,7 +147,7 @@ def linear(call, direction, layer, target, **sources):
     if prepared is None:
         return False
     given = {n: _readable(call, a) for n, a in sources.items() if a is not None}
-    _launch(call, prepared, {name: made.pointer} | {n: a.pointer for n, a in given.items()})
+    call.run(prepared, **{name: made}, **given)
     return True
 
 
@@ -192,31 +171,14 @@ def done(call, program, **arrays):
     """
     if program is None or _arrays.SIMULATOR and _current()[0] is None:
         return False
-    addresses = {name: a.pointer for name, a in arrays.items() if a is not None}
-    if any(pointer % 16 for pointer in addresses.values()):
+    arrays = {name: a for name, a in arrays.items() if a is not None}
+    if any(a.pointer % 16 for a in arrays.values()):
         return False
     ready = _ready(call.device, program)
     if ready is None:
         return False
-    _provide(call, program, addresses)
-    with _arrays.on_device(call.device):
-        ready(addresses, call.stream)
+    call.run(ready, **arrays)
     return True
-
-
-def _provide(call, program, addresses):
-    """Put the scratch of a program among its addresses: one allocation, each buffer aligned to 256 bytes."""
-    total = sum(_aligned(nbytes) for _, nbytes in program.scratch)
-    if total:
-        # 256 bytes more, so that buffers start on a multiple of that wherever the allocation starts
-        start = _aligned(call.scratch((total + 256,), BYTE).pointer)
-        for buffer, nbytes in program.scratch:
-            addresses[buffer] = start
-            start += _aligned(nbytes)
-
-
-def _aligned(nbytes):
-    return -(-nbytes // 256) * 256
 
 
 def word(*arrays):
@@ -255,8 +217,7 @@ def _depthwise_run(backward):
         if bias is not None:
             arrays["bias"] = bias
         program = memory_bound.depthwise(problem, backward, bias is not None)
-        with _arrays.on_device(call.device):
-            _ready(call.device, program)({n: a.pointer for n, a in arrays.items()}, call.stream)
+        call.run(_ready(call.device, program), **arrays)
 
     return run
 
@@ -279,8 +240,7 @@ def _depthwise_weight_accepts(problem):
 
 def _depthwise_weight_run(call, problem, dy, x, dweight):
     dy, x = call.contiguous(dy), call.contiguous(x)
-    ready = _ready(call.device, _depthwise_weight(problem))
-    _launch(call, ready, dict(dy=dy.pointer, x=x.pointer, dweight=dweight.pointer))
+    call.run(_ready(call.device, _depthwise_weight(problem)), dy=dy, x=x, dweight=dweight)
 
 
 def _depthwise_rows(direction):

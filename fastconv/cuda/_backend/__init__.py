@@ -7,6 +7,7 @@ caller's current stream, and nothing waits for it, except where targets or indic
 make the host wait.
 """
 
+from .._replay import replayed
 from .algorithms import algorithms, plan
 from .conv import (
     col2im,
@@ -77,3 +78,9 @@ __all__ = [
     "softmax_cross_entropy",
     "squared_error",
 ]
+
+# What a function launches is fixed by the layouts of its arrays and by its other arguments, but for a mask,
+# which depends on the state of its generator.
+globals().update(
+    {name: replayed(globals()[name]) for name in __all__ if name not in ("algorithms", "dropout_mask", "plan")}
+)

@@ -6,10 +6,12 @@ from ..._arguments import is_half
 from ..._errors import UnsupportedError
 from .. import _arrays, fast, memory_bound
 from .._arrays import Call
+from .._replay import replayed
 from ..simple import copy as copies
 from ..simple import elementwise, reduce, rules
 
 
+@replayed
 def add(a, b, factor):
     call = Call("add", a, b)
     a, b = map(call.contiguous, call.arrays)
@@ -64,6 +66,7 @@ def order(array, rows):
     return _arrays.to_device(np.ascontiguousarray(rows, np.int64))
 
 
+@replayed
 def take(array, rows):
     call = Call("take", array, rows)
     x, rows = map(call.contiguous, call.arrays)
@@ -79,6 +82,7 @@ def full_like(array, value):
     return y.owner
 
 
+@replayed
 def copy(array):
     call = Call("copy", array)
     y = call.empty(call.arrays[0].shape, call.arrays[0].dtype)
@@ -86,6 +90,7 @@ def copy(array):
     return y.owner
 
 
+@replayed
 def count_right(outputs, classes):
     call = Call("count_right", outputs, classes)
     outputs, classes = map(call.contiguous, call.arrays)

@@ -1,13 +1,21 @@
-"""Launching kernels: types, grids, streams; and the index arithmetic that kernels share."""
+"""Launching simple kernels: types, grids, parameters; and the index arithmetic that kernels share.
+
+numba compiles them, once for all processes (`_cache`); they are launched by `_launch` like all others, since
+numba's own launches cost some microseconds for every array.
+"""
 
 import functools
-import warnings
+import hashlib
+import math
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numba import cuda, int64, types, uint32
 
 from ..._arguments import is_half
-from .. import _arrays
+from .. import _arrays, _launch
+from ..program import Pointer
 
 try:
     from numba.cuda.extending import register_jitable
@@ -18,7 +26,6 @@ device = register_jitable  # a function that kernels call; in the simulator it i
 
 THREADS = 128  # a multiple of the warp, small enough for any number of registers
 BLOCKS = 1 << 20  # more would gain nothing, and threads stride over the rest
-CONFIGURATIONS = 1024  # kept of each kernel
 SIMULATED = (2, 4)  # blocks and threads in the simulator, where a thread of the system plays each of them
 
 
@@ -38,29 +45,67 @@ if _arrays.SIMULATOR:
         return divmod(i, n)
 
 
+class Typed(NamedTuple):
+    """A kernel for arguments of some types, as `_launch.Runner` and `_compile` take it."""
+
+    kernel: object
+    signature: tuple
+    shared = 0
+
+    @property
+    def name(self):
+        return self.kernel.__name__
+
+    @property
+    def function(self):
+        return self.kernel.variant(self.signature)
+
+    @property
+    def types(self):
+        """numba's, of the arguments."""
+        return types_of(self.signature).args
+
+    @property
+    def digest(self):
+        """Of everything that decides the machine code, apart from the tools: the texts of all simple kernels,
+        since they call each other's functions.
+        """
+        return hashlib.sha256(repr((_sources(), self.kernel.identity, self.signature)).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _sources():
+    whole = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return whole.hexdigest()
+
+
 class Kernel:
     """A kernel function, compiled when first launched with arguments of some types.
 
     Arrays are typed as strided ones ("A" in numba's words), so that one compilation serves every layout; ints
     are int64, floats have the dtype of the first floating array: numba would take a Python float for float64,
     and compute in it. For arrays of 16 bits a variant of the function is compiled (see `short`), which
-    computes in float32; floats are float32 then.
+    computes in float32; floats are float32 then. identity: what tells the function from others, where it does
+    not stand in this folder.
     """
 
-    def __init__(self, function):
+    def __init__(self, function, identity=None):
         functools.update_wrapper(self, function)
         self.function = function
-        self._compiled = {}  # signature -> the compiled kernel
-        self._ready = {}  # (signature, blocks, device, stream) -> what launches it
+        self.identity = identity or (function.__module__, function.__qualname__)
+        self._simulated = {}  # signature -> what runs it in the simulator
+        self._frames = {}  # (signature, device) -> what launches it
 
     def signature(self, arguments):
         """What the types of the arguments of a launch depend on, cheap to make and to look up; see `types_of`."""
-        real = next((a.dtype for a in arguments if type(a) is _arrays.Array and a.dtype.kind == "f"), DOUBLE)
+        real = next((a.dtype for a in arguments if hasattr(a, "strides") and a.dtype.kind == "f"), DOUBLE)
         if is_half(real):
             real = SINGLE
         return tuple(
-            (a.dtype, a.ndim)
-            if type(a) is _arrays.Array
+            (a.dtype, len(a.shape))
+            if hasattr(a, "strides")
             else len(a)
             if type(a) is tuple
             else real
@@ -82,35 +127,72 @@ class Kernel:
         """Run with at least one thread per element of `size`, on the call's stream. Nothing waits for it."""
         if size == 0:
             return
+        if call.recorder is not None:
+            call.recorder.simple(self, size, arguments)
+        self.run(call, size, arguments)
+
+    def run(self, place, size, arguments):
+        """The launch itself. place: with the device and the stream."""
         signature = self.signature(arguments)
-        values = [_value_of(argument, of) for argument, of in zip(arguments, signature)]
-        grid = min(-(-size // THREADS), BLOCKS)
-        with _arrays.on_device(call.device):
-            key = signature, grid, call.device, call.stream
-            ready = self._ready.get(key)
-            if ready is None:
-                ready = self._configure(key, call.stream_argument())
-            ready(*values)
-
-    def _configure(self, key, stream):
-        """A function of the arguments that launches; numba would warn of every grid that is small."""
-        signature, grid, _, _ = key
-        compiled = self._compiled.get(signature)
-        if compiled is None:
-            compiled = self._compiled[signature] = cuda.jit(types_of(signature))(self.variant(signature))
         if _arrays.SIMULATOR:
-            return compiled[SIMULATED]
-        if len(self._ready) >= CONFIGURATIONS:
-            self._ready.clear()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ready = self._ready[key] = compiled[grid, THREADS, stream]
-        return ready
+            ready = self._simulated.get(signature)
+            if ready is None:
+                compiled = cuda.jit(types_of(signature))(self.variant(signature))
+                ready = self._simulated[signature] = compiled[SIMULATED]
+            ready(*(_simulated(argument, of) for argument, of in zip(arguments, signature)))
+            return
+        frame = self._frames.get((signature, place.device))
+        if frame is None:
+            runner = _launch.runner(place.device)
+            letters = "".join(letter for letter, _ in parameters(arguments, signature))
+            frame = _launch.Frame(runner.handle(Typed(self, signature)), letters, THREADS, runner.driver)
+            self._frames[signature, place.device] = frame
+        with _arrays.on_device(place.device):
+            frame(grid(size), place.stream, [value for _, value in parameters(arguments, signature)])
+
+    def task(self, runner, size, operands):
+        """The launch as a `_launch.Task`. operands: as `arguments`, with `_replay.Operand`s for the arrays."""
+        signature = self.signature(operands)
+        handle = runner.handle(Typed(self, signature))
+        return _launch.Task(handle, (grid(size),), THREADS, 0, parameters(operands, signature))
 
 
-def kernel(function):
+def grid(size):
+    """How many blocks a launch has."""
+    return min(-(-size // THREADS), BLOCKS)
+
+
+def parameters(arguments, signature):
+    """(letter, value) of all parameters, as numba's kernels take their arguments; see `_launch.FORMATS`.
+
+    An array is seven numbers and more: two that only numba's own memory uses, the number of elements, their
+    size, the address, shape, strides.
+    """
+    found = []
+    for argument, of in zip(arguments, signature):
+        if hasattr(argument, "strides"):
+            shape = argument.shape
+            found += [("P", 0), ("P", 0), ("L", math.prod(shape)), ("L", argument.dtype.itemsize)]
+            if type(argument) is _arrays.Array:
+                found.append(("P", argument.pointer))
+            else:
+                found.append(("P", Pointer(argument.buffer, argument.offset)))
+            found += [("L", n) for n in (*shape, *argument.strides)]
+        elif type(argument) is tuple:
+            found += [("L", n) for n in argument]
+        elif type(argument) is float:
+            found.append((REAL[of.itemsize], argument))
+        else:
+            found.append(("L", int(argument)))
+    return found
+
+
+REAL = {4: "F", 8: "D"}
+
+
+def kernel(function, identity=None):
     """Decorator: a `Kernel`."""
-    made = Kernel(function)
+    made = Kernel(function, identity)
     KERNELS.append(made)
     return made
 
@@ -143,14 +225,13 @@ def types_of(signature):
     return types.void(*found)
 
 
-def _value_of(argument, of):
+def _simulated(argument, of):
+    """An argument as a kernel of the simulator gets it."""
     if type(argument) is _arrays.Array:
         if argument.dtype is _arrays.BFLOAT16:
             argument = argument.bits()
-        return _Checked(argument.memory()) if _arrays.SIMULATOR else argument.argument()
-    if _arrays.SIMULATOR and type(argument) is float:
-        return of.type(argument)
-    return argument
+        return _Checked(argument.memory())
+    return of.type(argument) if type(argument) is float else argument
 
 
 class _Checked:

@@ -6,6 +6,7 @@ here for every number of arrays, since kernels have no variable number of argume
 
 import functools
 import math
+import sys
 import types
 
 from numba import cuda
@@ -28,7 +29,9 @@ def _kernel(rule, changed, arrays, numbers):
     inner = types.FunctionType(rule.__code__, {"sqrt": math.sqrt}, rule.__name__)
     scope = {"cuda": cuda, "rule": device(inner)}
     exec("\n".join(lines), scope)
-    return kernel(scope[rule.__name__])
+    code = rule.__code__  # what it names besides its arguments is `sqrt` alone
+    parts = code.co_code, code.co_consts, code.co_names, code.co_varnames, sys.version_info[:3]
+    return kernel(scope[rule.__name__], ("\n".join(lines), parts))
 
 
 def apply(call, rule, changed, arrays, numbers):
