@@ -28,6 +28,7 @@ from .geometry import (
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 PADDING_WORDS = ("valid", "full", "same", "same_lower")
 HALVES = ("float16", "bfloat16")  # as `key` gives them
+ON_DEVICE = (*arguments.FLOATS, *HALVES)
 ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")
 
 
@@ -142,6 +143,8 @@ class ConvProblem:
         elif type(x) is type(weight) and type(x) in DEVICE_TYPES and (bias is None or type(bias) is type(x)):
             shape, char, w_shape, w_char = x.shape, device_char(x), weight.shape, device_char(weight)
             b_shape, b_char = (None, None) if bias is None else (bias.shape, device_char(bias))
+            if char not in ON_DEVICE or w_char not in ON_DEVICE or bias is not None and b_char not in ON_DEVICE:
+                _arrays(op, x, weight, bias)  # raises for the first that is not
         else:
             x, weight, bias = _arrays(op, x, weight, bias)
             (shape, char), (w_shape, w_char), (b_shape, b_char) = key(x), key(weight), key(bias)
