@@ -347,8 +347,9 @@ cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except
     cdef Correlation c
     cdef CorrelationPlan cp
     cdef Outer o
+    cdef OuterScratch outer_scratch
     cdef ix one[4 * 3]
-    cdef size_t sums, tables, per_thread
+    cdef size_t sums
     memset(&source, 0, sizeof(source))
     memset(&w, 0, sizeof(w))
     source.w = sizeof(real)
@@ -358,8 +359,8 @@ cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except
     source.n = source.c * p.C
     if direction == "backward_weight":
         describe_outer(&o, t, p, &source, &source, one)
-        plan_outer(tag, &o, &sums, &tables, &per_thread)
-        return sums * o.parts + tables + threads * per_thread
+        plan_outer(tag, &o, &outer_scratch)
+        return outer_scratch.block + outer_scratch.tables + outer_scratch.sums * o.parts + threads * outer_scratch.per_thread
     describe_forward(&c, t, p, &source, &w, NULL)
     if direction == "backward_input":
         largest_phase(&c, p)

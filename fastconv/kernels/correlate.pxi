@@ -23,15 +23,19 @@ cdef extern from "native/kernels.h" nogil:
         ix yn, yd, yh, yw
         ix vl
         int by_row
-        ix lanes, width, blocks, max_runs, max_rows, max_width
+        ix lanes, width, pieces_per_row, blocks, max_runs, max_rows, max_width
     ctypedef struct fc_segment:
         int lane, len
         ix at
+    ctypedef struct fc_stretch:
+        ix a, b, len
     ctypedef struct fc_run:
         ix n, od, oh, rows, q, width
     ctypedef struct fc_block:
         ix lanes, vectors, runs
         fc_run *run
+        fc_segment *in_ "in"
+        ix *in_first
         fc_segment *out
         ix *out_first
     void fc_axis_stage(fc_axis *a, ix n)
@@ -56,6 +60,12 @@ cdef extern from "native/kernels.h" nogil:
     void gather_turned_f64(double *dst, ix out_stream, const double *source, const ix *row_offset, ix rows, const fc_block *b, ix ahead)
     void transpose_f32(float *dst, ix out_stream, const float *src, ix in_stream, ix rows, ix vectors)
     void transpose_f64(double *dst, ix out_stream, const double *src, ix in_stream, ix rows, ix vectors)
+    void turn_f32(float *dst, const float *rows, ix row_stride, ix rows_count, ix vectors)
+    void turn_f64(double *dst, const double *rows, ix row_stride, ix rows_count, ix vectors)
+    void stage_dy_f32(float *dst, const char *src, ix rows, ix stride, ix width, ix step, int swap, ix pitch, ix size)
+    void stage_dy_f64(double *dst, const char *src, ix rows, ix stride, ix width, ix step, int swap, ix pitch, ix size)
+    void stretch_f32(ix rows, ix nv, const fc_stretch *stretch, ix count, const float *A, ix a_row, const float *B, const ix *at, float *C, ix ldc, int accumulate)
+    void stretch_f64(ix rows, ix nv, const fc_stretch *stretch, ix count, const double *A, ix a_row, const double *B, const ix *at, double *C, ix ldc, int accumulate)
     void pack_weights_f32(float *A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps, int swap)
     void pack_weights_f64(double *A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps, int swap)
     void scatter_f32(float *y, ix channel, ix yw, const float *tile, ix ld, ix rows, const fc_block *b, ix vector, ix nv, int accumulate, const float *bias)
@@ -71,9 +81,6 @@ cdef enum:
     KC_WHOLE = 384         # longest reduction kept in one piece
     KC = 256               # else about this long
     LANES_MAX = 768        # pixels in a block, when the reduction is short
-    OUTER_LANES = 128      # pixels summed in registers before dW is touched: fixed, since it is part of the order of the sum
-    OUTER_ROWS = 512       # rows of dy, columns of patches held at once
-    OUTER_PARTS_BYTES = 8 * 1024 * 1024
     SERIAL_FLOPS = 4000000 # below this (about 40 us of work) waking a thread costs more than it saves
 
 
@@ -97,6 +104,14 @@ cdef struct Correlation:
     ix *tap_offset
     ix *row_offset     # of every row of the patch matrix, for a source read in place
     ix ahead           # elements to a later block of the same source
+
+
+cdef struct Bands:
+    ix rows, width             # of outputs in a full band
+    ix bands, pieces           # in a plane, in a row
+    ix strip                   # elements of one channel's strip
+    ix reach_size              # length of the following table
+    ix *reach                  # strip offset of each (channel, tap)
 
 
 cdef inline ix ceil_div(ix a, ix b) noexcept nogil:
@@ -157,6 +172,16 @@ cdef void tabulate_strip(fc_axis *axis, fc_grid *grid, ix *tap_offset, ix *sizes
                 tap_offset[t] = (((axis[0].tap_piece[a] * (1 + axis[0].extra) + axis[0].tap_delta[a]) * axis[1].pieces + axis[1].tap_piece[b]) * plane
                                  + axis[1].tap_delta[b] * row + axis[2].tap_piece[c] * width + axis[2].tap_delta[c])
                 t += 1
+
+
+cdef void band_at(Bands *b, fc_grid *g, ix id, fc_run *run) noexcept nogil:
+    """Band `id`, counted over samples, depth, rows and pieces."""
+    cdef ix piece = id % b.pieces, band = id // b.pieces % b.bands
+    run.od = id // (b.pieces * b.bands) % g.od
+    run.n = id // (b.pieces * b.bands * g.od)
+    run.oh, run.q = band * b.rows, piece * b.width
+    run.rows = b.rows if g.oh - run.oh > b.rows else g.oh - run.oh
+    run.width = b.width if g.ow - run.q > b.width else g.ow - run.q
 
 
 cdef void prepare_axes(fc_axis *axis, fc_grid *grid, fc_source *source, ix itemsize, int *staged, ix *strides, ix *tap_offset, ix *sizes) noexcept nogil:

@@ -16,20 +16,16 @@ cdef extern from "native/kernels.h" nogil:
                     const ix *to)
     void spread_f64(ix rows, ix nv, ix kc, const double *A, ix a_step, const double *strip, const ix *start, const ix *reach, const double *bias, double *C, ix ldc,
                     const ix *to)
-    void brush_f32(ix width, ix kc, const float *A, const float *strip, const ix *reach, const float *bias, float *out)
-    void brush_f64(ix width, ix kc, const double *A, const double *strip, const ix *reach, const double *bias, double *out)
+    void brush_f32(ix width, ix nv, ix kc, const float *A, const float *strip, const ix *reach, const float *bias, float *out, ix out_vector)
+    void brush_f64(ix width, ix nv, ix kc, const double *A, const double *strip, const ix *reach, const double *bias, double *out, ix out_vector)
     void pack_brush_f32(float *A, const float *panels, ix panel, ix rows, ix kc)
     void pack_brush_f64(double *A, const double *panels, ix panel, ix rows, ix kc)
     void sheaf_out_f32(float *y, ix size, ix lanes, const float *pixel, ix pixels)
     void sheaf_out_f64(double *y, ix size, ix lanes, const double *pixel, ix pixels)
     void put_tile_f32(float *y, ix ldy, ix yw, const float *tile, ix ld, ix rows, ix count)
     void put_tile_f64(double *y, ix ldy, ix yw, const double *tile, ix ld, ix rows, ix count)
-    void stage_dy_f32(float *dst, const char *src, ix rows, ix stride, ix width, ix step, int swap, ix pitch, ix size)
-    void stage_dy_f64(double *dst, const char *src, ix rows, ix stride, ix width, ix step, int swap, ix pitch, ix size)
     void inner_f32(ix rows, ix columns, ix n, const float *dy, ix dy_row, const float *strip, const ix *start, const ix *reach, float *sums)
     void inner_f64(ix rows, ix columns, ix n, const double *dy, ix dy_row, const double *strip, const ix *start, const ix *reach, double *sums)
-    void turn_f32(float *dst, const float *dy, ix dy_row, ix rows, ix vectors)
-    void turn_f64(double *dst, const double *dy, ix dy_row, ix rows, ix vectors)
     void stroke_f32(ix groups, ix columns, ix lines, ix width, const float *dy, ix group, const float *strip, ix pitch, const ix *reach, float *sums)
     void stroke_f64(ix groups, ix columns, ix lines, ix width, const double *dy, ix group, const double *strip, ix pitch, const ix *reach, double *sums)
     void part_filters_f32(float *dst, const float *sums, ix rows, ix columns)
@@ -46,14 +42,6 @@ cdef enum:
     BRUSH_PIXELS = 128         # outputs of VL filters held at once, or a row
     BRUSH_TURN = 12            # multiplications of vectors that turning an output of VL filters round costs
     FLAT_PIXELS = 512          # outputs of a panel held at once, with what lies between rows
-
-
-cdef struct Bands:
-    ix rows, width             # of outputs in a full band
-    ix bands, pieces           # in a plane, in a row
-    ix strip                   # elements of one channel's strip
-    ix reach_size              # length of the following table
-    ix *reach                  # strip offset of each (channel, tap)
 
 
 cdef struct Direct:
@@ -90,16 +78,6 @@ cdef void plan_bands(Bands *b, fc_axis *axis, fc_grid *grid, ix channels, ix rou
     tabulate_strip(axis, grid, tap_offset, sizes)
     b.strip = sizes[2]
     b.reach_size = channels * axis[0].taps * axis[1].taps * axis[2].taps
-
-
-cdef void band_at(Bands *b, fc_grid *g, ix id, fc_run *run) noexcept nogil:
-    """Band `id`, counted over samples, depth, rows and pieces."""
-    cdef ix piece = id % b.pieces, band = id // b.pieces % b.bands
-    run.od = id // (b.pieces * b.bands) % g.od
-    run.n = id // (b.pieces * b.bands * g.od)
-    run.oh, run.q = band * b.rows, piece * b.width
-    run.rows = b.rows if g.oh - run.oh > b.rows else g.oh - run.oh
-    run.width = b.width if g.ow - run.q > b.width else g.ow - run.q
 
 
 cdef void stage_band(real *strips, const fc_source *source, ix channel, ix channels, const fc_axis *axis, const fc_grid *grid, Bands *b, fc_run *run) noexcept nogil:
@@ -150,27 +128,30 @@ cdef void make_lines(Direct *d, Correlation *c) noexcept nogil:
 
 cdef void brush_task(real *out, Correlation *c, Direct *d, const real *packed, const real *strips, real *held, ix g, fc_run *run) noexcept nogil:
     """A staged band with filters as lanes. out: its first output of the group's first filter."""
-    cdef ix vl = vector_lanes(out), row, r, rows, k, lanes
-    cdef real constant[16]
+    cdef ix vl = vector_lanes(out), row, r, rows, k = 0, nv, v, lanes, size = (d.brush_rows * run.width + vl) * vl
+    cdef real constant[32]
     cdef const real *A
-    for k in range(d.brushes):
-        lanes = smaller(vl, c.rows - k * vl)
+    while k < d.brushes:
+        nv = smaller(2, d.brushes - k)
         A = packed + d.brush + (g * d.brushes + k) * c.reduction * vl
-        for r in range(vl):
-            constant[r] = (<const real *> c.bias)[g * c.rows + k * vl + r] if c.bias != NULL and r < lanes else 0
+        for r in range(nv * vl):
+            constant[r] = (<const real *> c.bias)[g * c.rows + k * vl + r] if c.bias != NULL and k * vl + r < c.rows else 0
         row = 0
         while row < run.rows:
             rows = smaller(d.brush_rows, run.rows - row)
             for r in range(rows):
                 if real is float:
-                    brush_f32(run.width, c.reduction, A, strips + (row + r) * c.sizes[1], d.bands.reach, constant, held + r * run.width * vl)
+                    brush_f32(run.width, nv, c.reduction, A, strips + (row + r) * c.sizes[1], d.bands.reach, constant, held + r * run.width * vl, size)
                 else:
-                    brush_f64(run.width, c.reduction, A, strips + (row + r) * c.sizes[1], d.bands.reach, constant, held + r * run.width * vl)
-            if real is float:
-                sheaf_out_f32(out + k * vl * c.y_channel + row * c.grid.yh, c.y_channel, lanes, held, rows * run.width)
-            else:
-                sheaf_out_f64(out + k * vl * c.y_channel + row * c.grid.yh, c.y_channel, lanes, held, rows * run.width)
+                    brush_f64(run.width, nv, c.reduction, A, strips + (row + r) * c.sizes[1], d.bands.reach, constant, held + r * run.width * vl, size)
+            for v in range(nv):
+                lanes = smaller(vl, c.rows - (k + v) * vl)
+                if real is float:
+                    sheaf_out_f32(out + (k + v) * vl * c.y_channel + row * c.grid.yh, c.y_channel, lanes, held + v * size, rows * run.width)
+                else:
+                    sheaf_out_f64(out + (k + v) * vl * c.y_channel + row * c.grid.yh, c.y_channel, lanes, held + v * size, rows * run.width)
             row += rows
+        k += nv
 
 
 cdef void flat_task(real *out, Correlation *c, Direct *d, const real *packed, const real *strips, real *held, ix g, fc_run *run) noexcept nogil:
@@ -335,7 +316,7 @@ cdef size_t plan_direct(real *tag, Correlation *c, Direct *d, size_t *packed, si
     tables[0] = <size_t> padded(5 * d.bands.reach_size + c.axis[2].taps + 16) * sizeof(ix)
     held = (LINES if d.by_lines else tile_mr(tag)) * 8 * vl
     if d.by_filters:
-        held = (d.brush_rows * d.bands.width + vl) * vl
+        held = 2 * (d.brush_rows * d.bands.width + vl) * vl
     elif d.flat:
         d.flat_rows = smaller(d.bands.rows, FLAT_PIXELS // c.sizes[1] if c.sizes[1] < FLAT_PIXELS else 1)
         d.flat_pitch = (ceil_div((d.flat_rows - 1) * c.sizes[1] + d.bands.width, vl) + 1) * vl

@@ -5,7 +5,8 @@
  *
  *   lines   one filter, LINES rows of outputs by nv vectors; a loaded row of the strip serves every output row that has a tap on it
  *   spread  `rows` filters by nv vectors of outputs
- *   brush   filters as lanes, `count` neighbouring outputs of a row: values of the strip are broadcast, and no lane is lost at the ends of rows
+ *   brush   filters as lanes, `count` neighbouring outputs of a row: values of the strip are broadcast, and no lane is lost at the ends of rows. Two vectors of
+ *           filters share what is broadcast: with one there is a load for every multiplication
  *   inner   gradient of the weights: `rows` rows of dy by `columns` of the patch matrix, a vector of partial sums each
  *   stroke  the same with filters as lanes: dy is turned round (`turn`), values of the strip are broadcast, and no lane is lost at the ends of rows
  *
@@ -22,6 +23,7 @@ typedef struct { ix at, taps, first; } fc_lines;
 /* LINES * LINES_NV accumulators + LINES_NV loads + 1 broadcast; likewise below. */
 #undef LINES_NV
 #undef BRUSH
+#undef BRUSH_PAIR
 #undef INNER_COLUMNS
 #undef STROKE_COLUMNS
 #undef LINES_STEP
@@ -29,16 +31,19 @@ typedef struct { ix at, taps, first; } fc_lines;
 #if VBYTES == 64 || defined(__aarch64__)
 #define LINES_NV 4
 #define BRUSH 16
+#define BRUSH_PAIR 14
 #define INNER_COLUMNS(rows) ((rows) == 1 ? 12 : 24 / (rows))
 #define STROKE_COLUMNS(nv) 12
 #elif VBYTES == 32
 #define LINES_NV 3
 #define BRUSH 12
+#define BRUSH_PAIR 6
 #define INNER_COLUMNS(rows) ((rows) == 1 ? 12 : 12 / (rows))
 #define STROKE_COLUMNS(nv) (12 / (nv))
 #else
 #define LINES_NV 2
 #define BRUSH 8
+#define BRUSH_PAIR 4
 #define INNER_COLUMNS(rows) ((rows) == 1 ? 10 : 8 / (rows))
 #define STROKE_COLUMNS(nv) (10 / (nv))
 #endif
@@ -159,42 +164,50 @@ INLINE void NAME(spread)(ix rows, ix nv, ix kc, const REAL *A, ix a_step, const 
     NAME(spreads)[rows - 1][nv - 1](kc, A, a_step, strip, start, reach, bias, C, ldc, to);
 }
 
-/* out[i][VL] = bias + sum over k of A[k][VL] * strip[reach[k] + i], for `count` outputs i */
-INLINE void NAME(brush_body)(const ix count, ix kc, const REAL *restrict A, const REAL *restrict strip, const ix *restrict reach, const REAL *bias,
-                             REAL *restrict out)
+/* out[v][i][VL] = bias[v] + sum over k of A[v][k][VL] * strip[reach[k] + i], for `count` outputs i of nv vectors of filters: bias, A and out of one after another */
+INLINE void NAME(brush_body)(const ix count, const ix nv, ix kc, const REAL *restrict A, const REAL *restrict strip, const ix *restrict reach, const REAL *bias,
+                             REAL *restrict out, ix out_vector)
 {
-    V c[BRUSH];
-    UNROLL for (ix i = 0; i < count; i++) c[i] = (V){0};
-    for (ix k = 0; k < kc; k++, A += VL) {
-        const V a = *(const V *)A;
+    V c[2][BRUSH];
+    const REAL *restrict second = A + kc * VL;
+    UNROLL for (ix v = 0; v < nv; v++) UNROLL for (ix i = 0; i < count; i++) c[v][i] = (V){0};
+    for (ix k = 0; k < kc; k++, A += VL, second += VL) {
+        V a[2];
         const REAL *x = strip + reach[k];
-        UNROLL for (ix i = 0; i < count; i++) c[i] += x[i] * a;
+        UNROLL for (ix v = 0; v < nv; v++) a[v] = *(const V *)(v ? second : A);
+        UNROLL for (ix i = 0; i < count; i++) UNROLL for (ix v = 0; v < nv; v++) c[v][i] += x[i] * a[v];
     }
-    UNROLL for (ix i = 0; i < count; i++) *(V *)(out + i * VL) = c[i] + LOAD(bias);
+    UNROLL for (ix v = 0; v < nv; v++) UNROLL for (ix i = 0; i < count; i++) *(V *)(out + v * out_vector + i * VL) = c[v][i] + LOAD(bias + v * VL);
 }
 
-typedef void (*NAME(brush_function))(ix kc, const REAL *A, const REAL *strip, const ix *reach, const REAL *bias, REAL *out);
+typedef void (*NAME(brush_function))(ix kc, const REAL *A, const REAL *strip, const ix *reach, const REAL *bias, REAL *out, ix out_vector);
 
-#define BRUSH_OF(n)                                                                                                                                 \
-    static __attribute__((noinline)) void NAME(brush_##n)(ix kc, const REAL *A, const REAL *strip, const ix *reach, const REAL *bias, REAL *out)    \
+#define BRUSH_OF(n, nv)                                                                                                                             \
+    static __attribute__((noinline)) void NAME(brush_##n##x##nv)(ix kc, const REAL *A, const REAL *strip, const ix *reach, const REAL *bias,        \
+                                                                 REAL *out, ix out_vector)                                                          \
     {                                                                                                                                               \
-        NAME(brush_body)(FC_MIN(n, BRUSH), kc, A, strip, reach, bias, out);                                                                         \
+        NAME(brush_body)(FC_MIN(n, nv == 1 ? BRUSH : BRUSH_PAIR), nv, kc, A, strip, reach, bias, out, out_vector);                                  \
     }
-BRUSH_OF(1) BRUSH_OF(2) BRUSH_OF(3) BRUSH_OF(4) BRUSH_OF(5) BRUSH_OF(6) BRUSH_OF(7) BRUSH_OF(8) BRUSH_OF(9) BRUSH_OF(10) BRUSH_OF(11) BRUSH_OF(12)
-BRUSH_OF(13) BRUSH_OF(14) BRUSH_OF(15) BRUSH_OF(16)
-static const NAME(brush_function) NAME(brushes)[] = {
-    NAME(brush_1), NAME(brush_2), NAME(brush_3), NAME(brush_4), NAME(brush_5), NAME(brush_6), NAME(brush_7), NAME(brush_8),
-    NAME(brush_9), NAME(brush_10), NAME(brush_11), NAME(brush_12), NAME(brush_13), NAME(brush_14), NAME(brush_15), NAME(brush_16),
-};
+#define BRUSHES(nv)                                                                                                                                 \
+    BRUSH_OF(1, nv) BRUSH_OF(2, nv) BRUSH_OF(3, nv) BRUSH_OF(4, nv) BRUSH_OF(5, nv) BRUSH_OF(6, nv) BRUSH_OF(7, nv) BRUSH_OF(8, nv)                 \
+    BRUSH_OF(9, nv) BRUSH_OF(10, nv) BRUSH_OF(11, nv) BRUSH_OF(12, nv) BRUSH_OF(13, nv) BRUSH_OF(14, nv) BRUSH_OF(15, nv) BRUSH_OF(16, nv)
+#define BRUSH_NAMES(nv)                                                                                                                             \
+    {NAME(brush_1x##nv), NAME(brush_2x##nv), NAME(brush_3x##nv), NAME(brush_4x##nv), NAME(brush_5x##nv), NAME(brush_6x##nv),                        \
+     NAME(brush_7x##nv), NAME(brush_8x##nv), NAME(brush_9x##nv), NAME(brush_10x##nv), NAME(brush_11x##nv), NAME(brush_12x##nv),                     \
+     NAME(brush_13x##nv), NAME(brush_14x##nv), NAME(brush_15x##nv), NAME(brush_16x##nv)}
+BRUSHES(1) BRUSHES(2)
+static const NAME(brush_function) NAME(brushes)[][16] = {BRUSH_NAMES(1), BRUSH_NAMES(2)};
 #undef BRUSH_OF
+#undef BRUSHES
+#undef BRUSH_NAMES
 
-/* A row of `width` outputs, in pieces of nearly equal size. */
-static void NAME(brush)(ix width, ix kc, const REAL *A, const REAL *strip, const ix *reach, const REAL *bias, REAL *out)
+/* A row of `width` outputs of nv <= 2 vectors of filters, in pieces of nearly equal size. */
+static void NAME(brush)(ix width, ix nv, ix kc, const REAL *A, const REAL *strip, const ix *reach, const REAL *bias, REAL *out, ix out_vector)
 {
-    ix tiles = fc_ceil_div(width, BRUSH);
+    ix tiles = fc_ceil_div(width, nv == 1 ? BRUSH : BRUSH_PAIR);
     for (ix t = 0; t < tiles; t++) {
         ix q = t * width / tiles, count = (t + 1) * width / tiles - q;
-        NAME(brushes)[count - 1](kc, A, strip + q, reach, bias, out + q * VL);
+        NAME(brushes)[nv - 1][count - 1](kc, A, strip + q, reach, bias, out + q * VL, out_vector);
     }
 }
 

@@ -69,6 +69,77 @@ INLINE void NAME(tile)(ix rows, ix nv, ix kc, const REAL *A, ix a_step, const RE
     NAME(tiles)[rows - 1][nv - 1](kc, A, a_step, B, b_stream, C, ldc, accumulate, bias, ahead);
 }
 
+/* The same over pixels as the index of the sum: C[rows][nv*VL] (+)= sum over stretches s, pixels p < s.len of A[rows][s.a + p] * B[s.b + p][nv*VL].
+ *
+ * A: row i at A + i*a_row, as images lie. B: vector j of pixel q at B + at[j] + q*VL; streams may overlap, as those of neighbouring taps do.
+ * The order of every element's sum is that of the pixels, then + C.
+ */
+INLINE void NAME(stretch_body)(const ix rows, const ix nv, const fc_stretch *stretch, ix count, const REAL *restrict A, ix a_row, const REAL *restrict B,
+                               const ix *restrict at, REAL *restrict C, ix ldc, int accumulate)
+{
+    V c[MR][NV];
+    if (accumulate) UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) FETCH_TO_WRITE(C + i * ldc + j * VL);
+    UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) c[i][j] = (V){0};
+    for (ix s = 0; s < count; s++) {
+        const REAL *x[NV], *a[(MR + 2) / 3]; /* a pointer for three rows: one for each would be more than there are registers */
+        UNROLL for (ix j = 0; j < nv; j++) x[j] = B + at[j] + stretch[s].b * VL;
+        UNROLL for (ix i = 0; i < rows; i += 3) a[i / 3] = A + stretch[s].a + i * a_row;
+        for (ix p = 0, end = stretch[s].len * VL; p < end; p += VL) {
+            V b[NV];
+            UNROLL for (ix j = 0; j < nv; j++) b[j] = *(const V *)(x[j] + p);
+            UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) c[i][j] += a[i / 3][i % 3 * a_row] * b[j];
+            UNROLL for (ix i = 0; i < rows; i += 3) a[i / 3]++;
+        }
+    }
+    UNROLL for (ix i = 0; i < rows; i++)
+    {
+        UNROLL for (ix j = 0; j < nv; j++)
+        {
+            V r = c[i][j];
+            if (accumulate) r += LOAD(C + i * ldc + j * VL);
+            STORE(C + i * ldc + j * VL, r);
+        }
+    }
+}
+
+typedef void (*NAME(stretch_function))(const fc_stretch *stretch, ix count, const REAL *A, ix a_row, const REAL *B, const ix *at, REAL *C, ix ldc,
+                                       int accumulate);
+
+#define STRETCH(r, n)                                                                                                                               \
+    static __attribute__((noinline)) void NAME(stretch_##r##x##n)(const fc_stretch *stretch, ix count, const REAL *A, ix a_row, const REAL *B,      \
+                                                                  const ix *at, REAL *C, ix ldc, int accumulate)                                    \
+    {                                                                                                                                               \
+        NAME(stretch_body)(FC_MIN(r, MR), FC_MIN(n, NV), stretch, count, A, a_row, B, at, C, ldc, accumulate);                                      \
+    }
+#define STRETCH_ROW(r) STRETCH(r, 1) STRETCH(r, 2) STRETCH(r, 3) STRETCH(r, 4) STRETCH(r, 5) STRETCH(r, 6)
+#define STRETCH_NAMES(r)                                                                                                                            \
+    {NAME(stretch_##r##x1), NAME(stretch_##r##x2), NAME(stretch_##r##x3), NAME(stretch_##r##x4), NAME(stretch_##r##x5), NAME(stretch_##r##x6)}
+STRETCH_ROW(1) STRETCH_ROW(2)
+#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
+STRETCH_ROW(3) STRETCH_ROW(4)
+#endif
+#if VBYTES == 64
+STRETCH_ROW(5) STRETCH_ROW(6) STRETCH_ROW(7) STRETCH_ROW(8)
+#endif
+static const NAME(stretch_function) NAME(stretches)[][6] = {
+    STRETCH_NAMES(1), STRETCH_NAMES(2),
+#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
+    STRETCH_NAMES(3), STRETCH_NAMES(4),
+#endif
+#if VBYTES == 64
+    STRETCH_NAMES(5), STRETCH_NAMES(6), STRETCH_NAMES(7), STRETCH_NAMES(8),
+#endif
+};
+#undef STRETCH
+#undef STRETCH_ROW
+#undef STRETCH_NAMES
+
+INLINE void NAME(stretch)(ix rows, ix nv, const fc_stretch *stretch, ix count, const REAL *A, ix a_row, const REAL *B, const ix *at, REAL *C, ix ldc,
+                          int accumulate)
+{
+    NAME(stretches)[rows - 1][nv - 1](stretch, count, A, a_row, B, at, C, ldc, accumulate);
+}
+
 /* Width of the next tile when `left` vectors remain: full tiles, but never a last one of a single vector after a full one (4 = 2 + 2 at NV = 3), since a
  * narrow tile is bound by its broadcasts. */
 INLINE ix NAME(tile_width)(ix left)

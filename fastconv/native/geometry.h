@@ -103,6 +103,7 @@ typedef struct {
 
 typedef struct { ix n, od, oh, rows, q, width; } fc_run;
 typedef struct { int lane, len; ix at; } fc_segment;
+typedef struct { ix a, b, len; } fc_stretch; /* neighbouring pixels of a sum over pixels: where they lie in its two operands */
 
 typedef struct {
     ix lanes, vectors, runs;
