@@ -158,6 +158,9 @@ SMALL = {
     "bias, relu": dict(N=1, C=9, K=24, size=(9, 9), kernel=(3, 3), padding=1, bias=True, activation="relu"),
     "1-d": dict(N=2, C=16, K=8, size=(37,), kernel=(5,), stride=3, padding=2),
     "two groups": dict(N=1, C=16, K=14, size=(6, 7), kernel=(3, 3), padding=1, groups=2),
+    "ten groups, bias": dict(
+        N=1, C=80, K=90, size=(6, 5), kernel=(3, 2), stride=2, padding=1, groups=10, bias=True
+    ),
     "3-d": dict(N=1, C=8, K=16, size=(4, 5, 6), kernel=(3, 2, 3), stride=(1, 2, 1), padding=1),
 }
 
@@ -187,6 +190,7 @@ BACKWARD = {
     "1x1, stride 2": dict(N=2, C=16, K=32, size=(7, 8), kernel=(1, 1), stride=2),
     "7x7": dict(N=1, C=8, K=8, size=(9, 10), kernel=(7, 7), stride=2, padding=3),
     "asymmetric": dict(N=1, C=9, K=11, size=(9, 10), kernel=(2, 3), padding=((2, 0), (0, 4))),
+    "ten groups": dict(N=1, C=90, K=80, size=(6, 5), kernel=(3, 2), stride=2, padding=1, groups=10),
     "3-d, two groups": dict(
         N=1, C=16, K=32, size=(4, 5, 5), kernel=(2, 3, 3), stride=(2, 1, 1), padding=1, groups=2
     ),
@@ -245,6 +249,8 @@ WEIGHT = {
     "1x1": dict(N=3, C=72, K=40, size=(6, 6), kernel=(1, 1)),
     "ragged": dict(N=2, C=5, K=9, size=(7, 6), kernel=(2, 3), stride=(1, 2), padding=1),
     "two groups": dict(N=1, C=16, K=32, size=(6, 7), kernel=(3, 3), padding=1, groups=2),
+    "ten groups": dict(N=1, C=80, K=160, size=(6, 5), kernel=(3, 2), stride=2, padding=1, groups=10),
+    "1x1, ten groups": dict(N=2, C=160, K=80, size=(6, 5), kernel=(1, 1), groups=10),
     "3-d": dict(N=1, C=8, K=16, size=(4, 5, 6), kernel=(3, 2, 1), stride=(1, 2, 1), padding=1),
     "1-d": dict(N=1, C=8, K=8, size=(50,), kernel=(7,), stride=2, padding=3),
 }
@@ -302,9 +308,9 @@ def test_mma_weight_gradient(case, dtype):
         actual, device, _ = weight_gradient(problem, arrays, dtype, program, last)
         assert_exact(actual, expected, dtype)
         grids = [grid for name, grid in device.launches if name.startswith("wgrad_sm80")]
-        assert {grid[2] for grid in grids} == {parts or 1}
+        assert {grid[2] for grid in grids} == {(parts or 1) * problem.groups}
         # one part of a kernel of one tap is the result
-        assert device.launches[-1][0].startswith("wgrad_sm80" if case == "1x1" else "sum_parts")
+        assert device.launches[-1][0].startswith("wgrad_sm80" if case.startswith("1x1") else "sum_parts")
     reads = "matrix_load" if BYTES[dtype] == 2 else "shared_load"
     assert device.conflicts[reads] == device.conflicts["copy16"] == 1
 
@@ -403,7 +409,7 @@ def test_weights_rounded_to_tf32():
     weight = np.concatenate([nan.view(np.float32), other])
     device, n = Device(), len(weight)
     source, out = device.put(weight), device.allocate(4 * n)
-    device.launch(layout.pack_weight("tf32"), (1,), [source, out, 1, n, n, 1, 1, 1, n, 1, 0, 0, 0, 0])
+    device.launch(layout.pack_weight("tf32"), (1,), [source, out, 1, n, n, 1, 1, 1, n, 1, 0, 0, 0, 0, 0])
     bits = device.get(out, (n,), np.uint32)
     assert not (bits[len(nan) :] & 0x1FFF).any()
     found = bits.view(np.float32)

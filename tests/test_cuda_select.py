@@ -33,6 +33,11 @@ def refused(name, problem=PROBLEM, device=H200, direction="conv", dtype=None):
         ("wgmma", dict(dtype="bf16"), None),
         ("wgmma", dict(dtype="bf16", device=H200._replace(shared=90_000)), "bytes of shared memory"),
         ("wgmma_tf32", dict(problem=problem_of(1, 32, 32, (8, 8), (1, 1), groups=16)), "at most 8, got 16"),
+        ("mma_tf32", dict(problem=problem_of(1, 32, 32, (8, 8), (1, 1), groups=16)), "8 channels or more a"),
+        ("mma_tf32", dict(problem=problem_of(1, 256, 128, (8, 8), (3, 3), groups=16)), None),
+        ("mma", dict(problem=problem_of(1, 144, 96, (8, 8), (3, 3), groups=12), dtype="bf16"),
+        "whole 16 bytes"),
+        ("ffma", dict(problem=problem_of(1, 144, 108, (8, 8), (3, 3), groups=12)), None),
         ("wgmma_tf32", dict(problem=problem_of(1, 64, 8, (99,), (3,), stride=9)), "most 8, got 9"),
         ("wgmma_tf32", dict(problem=problem_of(1, 64, 8, (300,), (3,), padding=129)), "corners"),
         ("wgmma_tf32", dict(problem=problem_of(1, 64, 8, (300,), (3,), padding=128, dilation=128)),
@@ -82,6 +87,19 @@ def test_precision_decides(precision, device, expected):
     )
     weight = expected.replace("wgmma", "mma")  # wgmma has no transposed operands of 32 bits
     assert auto(PROBLEM, precision, device, "conv_backward_weight") == weight
+
+
+def test_many_groups_are_one_launch():
+    problem = problem_of(2, 256, 256, (14, 14), (3, 3), padding=1, groups=32)
+    for direction in select.DIRECTIONS:
+        assert auto(problem, "fast", direction=direction) == "mma_3xtf32"
+        assert auto(problem, "strict", direction=direction) == "ffma"
+        assert auto(problem, "strict", direction=direction, dtype="bf16") == "mma"
+        for name in ("mma_3xtf32", "ffma"):
+            views = select.contiguous_views(direction, problem)
+            steps = select.program_of(name, direction, problem, "f32", *views).steps
+            products = [s for s in steps if s.kernel.name.startswith(("igemm", "wgrad", "gemm"))]
+            assert len(products) == 1 and len(steps) <= 4
 
 
 def test_tf32_is_never_silent():

@@ -6,6 +6,7 @@ strides are in elements, for (N, channel, D, H, W). A builder returns a `Program
 a reason; `select` says which builder suits a problem.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -124,9 +125,7 @@ def as_channels_last(build, view, images, dtype, whole=False):
 
 
 class Weight(NamedTuple):
-    """How a kernel's rows and columns lie in the weight.
-
-    Element strides, and the element of group 0's first.
+    """How a kernel's rows and columns of group 0 lie in the weight: element strides, and from group to group.
     """
 
     pointer: Pointer
@@ -135,6 +134,7 @@ class Weight(NamedTuple):
     s_row: int
     s_column: int
     kernel: tuple
+    s_group: int = 0
     truncated: bool = False  # the tensor core may cut TF32 off itself, instead of a copy that is rounded
 
     def tap_strides(self):
@@ -153,24 +153,24 @@ class Weight(NamedTuple):
         return self._replace(rows=self.columns, columns=self.rows, s_row=self.s_column, s_column=self.s_row)
 
 
-def packed_weight(build, weight, axes, dtype, unit, multiple=None):
-    """Pointers to weight[row, tap, column] with columns rounded up to `unit`, and that number; two tensors
-    for "f32". multiple: of columns that the kernel can read in place, `unit` if there is no such limit.
+def packed_weight(build, weight, axes, dtype, unit, multiple=None, groups=1):
+    """Pointers to weight[group, row, tap, column] with columns rounded up to `unit`, and that number; two
+    tensors for "f32". multiple: of columns that the kernel can read in place, `unit` if that is it.
     """
     if weight.as_it_lies(dtype, multiple or unit):
         return [weight.pointer], weight.columns
     rounded = unit * ceil_div(weight.columns, unit)
     taps = [max(1, a.taps) for a in axes]
     total = weight.rows * math.prod(taps) * rounded
-    indexable(total)
+    indexable(total * groups)
     width = BYTES.get(dtype, 4)
-    outs = [build.scratch("packed", total * width) for _ in range(2 if dtype == "f32" else 1)]
+    outs = [build.scratch("packed", total * groups * width) for _ in range(2 if dtype == "f32" else 1)]
     strides = [a.tap_step * s for a, s in zip(axes, weight.tap_strides())]
     first = sum(a.tap_first * s for a, s in zip(axes, weight.tap_strides()))
     build.launch(
-        layout.pack_weight(dtype), (ceil_div(total, layout.THREADS),), weight.pointer, *outs, weight.rows,
-        weight.columns,
-        rounded, *taps, weight.s_row, weight.s_column, *strides, first,
+        layout.pack_weight(dtype), (ceil_div(total, layout.THREADS), groups), weight.pointer, *outs,
+        weight.rows, weight.columns, rounded, *taps, weight.s_row, weight.s_column, *strides, first,
+        weight.s_group,
     )  # fmt: skip
     return outs, rounded
 
@@ -211,8 +211,8 @@ def check_tma(image_map, axes):
 
 
 class Sum(NamedTuple):
-    """What forward and the gradient of the input have in common, for one group: y = sum over axes of source
-    * weight.
+    """What forward and the gradient of the input have in common: y = sum over axes of source * weight, for
+    each of `groups` of the channels of source and target.
     """
 
     phases: list  # of axes (D, H, W)
@@ -223,45 +223,42 @@ class Sum(NamedTuple):
     bias: Pointer | None
     activation: str | None
     bias_of: str = "channel"  # or "position"
+    groups: int = 1
+
+    def alone(self, width):
+        """A Sum for every group; `width` bytes an element."""
+        G, weight = self.groups, self.weight
+        for g in range(G):
+            yield self._replace(
+                source=self.source.group(g, G, width), target=self.target.group(g, G, width), groups=1,
+                weight=weight._replace(pointer=_ahead(weight.pointer, g * weight.s_group * width)),
+                bias=self.bias and _ahead(self.bias, g * weight.rows * width),
+            )  # fmt: skip
+
+
+def _ahead(pointer, nbytes):
+    return pointer._replace(offset=pointer.offset + nbytes)
 
 
 def forward_sums(problem, x, y, width):
-    """A `Sum` for every group of the forward convolution; x and y are Views, `width` bytes an element."""
+    """The `Sum` of the forward convolution; x and y are Views."""
     G, taps = problem.groups, problem.taps
     rows, columns = problem.K // G, problem.C // G
-    for g in range(G):
-        weight = Weight(
-            Pointer("weight", g * rows * columns * taps * width),
-            rows,
-            columns,
-            columns * taps,
-            taps,
-            problem.kernel,
-        )
-        bias = Pointer("bias", g * rows * width) if problem.bias else None
-        yield Sum(
-            [geometry.forward(problem)], problem.N, x.group(g, G, width), y.group(g, G, width), weight, bias,
-            problem.activation,
-        )  # fmt: skip
+    strides = columns * taps, taps
+    weight = Weight(Pointer("weight"), rows, columns, *strides, problem.kernel, rows * columns * taps)
+    bias = Pointer("bias") if problem.bias else None
+    phases = [geometry.forward(problem)]
+    yield Sum(phases, problem.N, x, y, weight, bias, problem.activation, groups=G)
 
 
 def backward_input_sums(problem, dy, dx, width, bias=False):
-    """A `Sum` for every group of the gradient of the input."""
+    """The `Sum` of the gradient of the input."""
     G, taps = problem.groups, problem.taps
     rows, columns = problem.C // G, problem.K // G
-    for g in range(G):
-        weight = Weight(
-            Pointer("weight", g * rows * columns * taps * width),
-            rows,
-            columns,
-            taps,
-            rows * taps,
-            problem.kernel,
-        )
-        yield Sum(
-            geometry.backward_input(problem), problem.N, dy.group(g, G, width), dx.group(g, G, width), weight,
-            Pointer("bias", g * rows * width) if bias else None, None,
-        )  # fmt: skip
+    strides = taps, rows * taps
+    weight = Weight(Pointer("weight"), rows, columns, *strides, problem.kernel, rows * columns * taps)
+    bias = Pointer("bias") if bias else None
+    yield Sum(geometry.backward_input(problem), problem.N, dy, dx, weight, bias, None, groups=G)
 
 
 def placed(target, axes):
@@ -326,7 +323,7 @@ def wgmma(sums, dtype, tile=None, build=None):
     """
     width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
     build = build or Builder()
-    for s in sums:
+    for s in itertools.chain.from_iterable(s.alone(width) for s in sums):
         source = None  # channels last, once it is needed
         for axes in s.phases:
             used = spatial_axes(axes)
@@ -406,28 +403,28 @@ def ffma(sums, build=None):
     """
     build = build or Builder()
     for s in sums:
+        rows, columns = s.weight.rows, s.weight.columns
         for axes in s.phases:
             positions = s.images * math.prod(a.count for a in axes)
             indexable(positions, _extent(s.images, s.source), _extent(s.images, s.target))
-            table, rows = _table(build, s.source, axes)
-            (packed,), pitch = packed_weight(build, s.weight.turned, axes, "copy32", 4)
+            table, terms = _table(build, s.source._replace(channels=columns), axes)
+            (packed,), pitch = packed_weight(build, s.weight.turned, axes, "copy32", 4, groups=s.groups)
             offset, (y_n, *y_axes, y_k) = placed(s.target, axes)
             base = s.target.pointer
             kernel = gemm_f32.forward(s.bias is not None, s.activation)
-            grid = ceil_div(positions, gemm_f32.TILE) * ceil_div(s.weight.rows, gemm_f32.TILE)
+            grid = ceil_div(positions, gemm_f32.TILE) * ceil_div(rows, gemm_f32.TILE)
             build.launch(
-                kernel, (grid,), s.source.pointer, table, packed,
-                base._replace(offset=base.offset + 4 * offset),
-                *([s.bias] if s.bias else []), positions, s.weight.rows, rows, pitch, *_walk(axes, s.source),
-                y_n, *y_axes, y_k,
+                kernel, (grid, s.groups), s.source.pointer, table, packed, _ahead(base, 4 * offset),
+                *([s.bias] if s.bias else []), positions, rows, terms, pitch, *_walk(axes, s.source), y_n,
+                *y_axes, y_k, columns * s.source.strides[1], terms * pitch, rows * y_k,
             )  # fmt: skip
     return build.program()
 
 
-def mma_tile(positions, rows):
+def mma_tile(positions, rows, groups=1):
     """The `igemm_sm80.Tile` for the size of a problem: a wide one unless it would leave most SMs idle."""
     wide = igemm_sm80.WIDE
-    if ceil_div(positions, wide.positions) * ceil_div(rows, wide.channels) * 4 <= SMS:
+    if ceil_div(positions, wide.positions) * ceil_div(rows, wide.channels) * groups * 4 <= SMS:
         return igemm_sm80.THIN
     return igemm_sm80.TALL if rows <= igemm_sm80.TALL.channels else wide
 
@@ -438,29 +435,28 @@ def mma(sums, dtype, tile=None, build=None):
     """
     width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
     build = build or Builder()
-    for s in sums:
-        # whole pieces of 16 bytes are read: channels that fill the last one must be zeros, as in a copy
+    unit = igemm_sm80.tile_channels(dtype)
+    # whole pieces of 16 bytes are read: what fills the last one of a group must be zeros, as in a copy
+    split = [s.alone(width) if s.weight.columns % (16 // width) else (s,) for s in sums]
+    for s in itertools.chain.from_iterable(split):
         source = as_channels_last(build, s.source, s.images, storage, whole=True)
+        rows, channels = s.weight.rows, 16 // width * ceil_div(s.weight.columns, 16 // width)
         for axes in s.phases:
             positions = s.images * math.prod(a.count for a in axes)
             indexable(positions, _extent(s.images, source), _extent(s.images, s.target))
-            unit = igemm_sm80.tile_channels(dtype)
             # "f32" is split in the kernel, so one copy of the weight is enough
-            (packed,), rounded = packed_weight(
-                build, s.weight, axes, "copy32" if dtype == "f32" else dtype, unit
-            )
+            kind = "copy32" if dtype == "f32" else dtype
+            (packed,), rounded = packed_weight(build, s.weight, axes, kind, unit, groups=s.groups)
+            taps = [a.taps for a in axes]
             offset, (y_n, *y_axes, y_k) = placed(s.target, axes)
-            base = s.target.pointer
-            channels = 16 // width * ceil_div(source.channels, 16 // width)
-            shape = tile or mma_tile(positions, s.weight.rows)
+            shape = tile or mma_tile(positions, rows, s.groups)
             build.launch(
                 igemm_sm80.kernel(dtype, s.bias is not None, s.activation, shape),
-                (ceil_div(positions, shape.positions) * ceil_div(s.weight.rows, shape.channels), 1),
-                source.pointer, packed, base._replace(offset=base.offset + offset * width),
-                *([s.bias] if s.bias else []),
-                positions, s.weight.rows, channels, rounded // unit, *(a.taps for a in axes),
-                *_walk(axes, source),
-                *(a.step for a in axes), y_n, *y_axes, y_k, 0, 0, 0,
+                (ceil_div(positions, shape.positions) * ceil_div(rows, shape.channels), s.groups),
+                source.pointer, packed, _ahead(s.target.pointer, offset * width),
+                *([s.bias] if s.bias else []), positions, rows, channels, rounded // unit, *taps,
+                *_walk(axes, source), *(a.step for a in axes), y_n, *y_axes, y_k,
+                channels, rows * math.prod(taps) * rounded, rows * y_k,
             )  # fmt: skip
     return build.program()
 
@@ -476,18 +472,28 @@ def splits(tiles, steps, wanted=None, least=8):
     return ceil_div(steps, per_part), per_part
 
 
-def _groups_of_weight(problem, x, dy, width):
-    """(x, dy, rows, columns, bytes into dweight) of every group."""
+class Part(NamedTuple):
+    """Groups of a weight gradient that are computed together; x and dy of all of them."""
+
+    x: View
+    dy: View
+    rows: int
+    columns: int
+    out: Pointer
+    groups: int = 1
+
+
+def _groups_of_weight(problem, x, dy, width, together=False):
+    """A `Part` for every group, or one for all of them."""
     G = problem.groups
     rows, columns = problem.K // G, problem.C // G
-    for g in range(G):
-        yield (
-            x.group(g, G, width),
-            dy.group(g, G, width),
-            rows,
-            columns,
-            g * rows * columns * problem.taps * width,
-        )
+    if together:
+        return [Part(x, dy, rows, columns, Pointer("dweight"), G)]
+    step = rows * columns * problem.taps * width
+    return [
+        Part(x.group(g, G, width), dy.group(g, G, width), rows, columns, Pointer("dweight", g * step))
+        for g in range(G)
+    ]
 
 
 def ffma_weight(problem, x, dy):
@@ -496,23 +502,23 @@ def ffma_weight(problem, x, dy):
     axes = geometry.forward(problem)
     positions = problem.N * math.prod(problem.out)
     indexable(positions, _extent(problem.N, x), _extent(problem.N, dy))
-    for source, gradient, rows, columns, offset in _groups_of_weight(problem, x, dy, 4):
-        table, elements = _table(build, source, axes)
+    for source, gradient, rows, columns, out, groups in _groups_of_weight(problem, x, dy, 4, True):
+        table, elements = _table(build, source._replace(channels=columns), axes)
         tiles = ceil_div(elements, gemm_f32.TILE), ceil_div(rows, gemm_f32.TILE)
-        parts, steps = splits(math.prod(tiles), ceil_div(positions, gemm_f32.DEPTH))
-        size = rows * elements
+        parts, steps = splits(math.prod(tiles) * groups, ceil_div(positions, gemm_f32.DEPTH))
+        size = groups * rows * elements
         indexable(size * parts)
-        out = Pointer("dweight", offset)
         target = out if parts == 1 else build.scratch("parts", 4 * size * parts)
         n, c, *spatial = gradient.strides
         build.launch(
-            gemm_f32.weight_gradient(), (*tiles, parts), source.pointer, table, gradient.pointer, target,
-            positions, rows,
-            elements, steps, size, *_walk(axes, source), n, *spatial, c,
+            gemm_f32.weight_gradient(), (*tiles, groups * parts), source.pointer, table, gradient.pointer,
+            target, positions, rows, elements, steps, size, *_walk(axes, source), n, *spatial, c, parts,
+            columns * source.strides[1], rows * c, rows * elements,
         )  # fmt: skip
         if parts > 1:
+            taps = problem.taps
             sum_parts(
-                build, "f32", target, out, rows, columns, problem.taps, parts, size, elements, problem.taps, 1
+                build, "f32", target, out, groups * rows, columns, taps, parts, size, elements, taps, 1
             )
     return build.program()
 
@@ -532,7 +538,7 @@ def wgmma_weight(problem, x, dy, dtype, tile=None):
     axes = spatial_axes(geometry.forward(problem))
     positions = problem.N * math.prod(problem.out)
     indexable(positions)
-    for source, gradient, rows, columns, offset in _groups_of_weight(problem, x, dy, width):
+    for source, gradient, rows, columns, out, _ in _groups_of_weight(problem, x, dy, width):
         source = as_channels_last(build, source, problem.N, dtype)
         gradient = as_channels_last(build, gradient, problem.N, dtype)
         if not _one_matrix(gradient, problem.N):
@@ -550,8 +556,7 @@ def wgmma_weight(problem, x, dy, dtype, tile=None):
         rounded = 2 * ceil_div(columns, 2)  # two neighbours are stored at once
         size = rows * problem.taps * rounded
         indexable(size * parts)
-        out = Pointer("dweight", offset)
-        direct = parts == problem.taps == 1 and columns == rounded and offset % 4 == 0
+        direct = parts == problem.taps == 1 and columns == rounded and out.offset % 4 == 0
         target = out if direct else build.scratch("parts", 4 * size * parts)
         build.launch(
             wgrad_sm90.kernel(dtype, len(axes), bn, consumers, direct=direct),
@@ -574,30 +579,32 @@ def mma_weight(problem, x, dy, dtype, parts=None):
     build, unit = Builder(), 16 // width
     axes = geometry.forward(problem)
     positions = problem.N * math.prod(problem.out)
-    for source, gradient, rows, columns, offset in _groups_of_weight(problem, x, dy, width):
-        # as for `mma`, whole pieces of 16 bytes are read
+    # as for `mma`, whole pieces of 16 bytes are read
+    whole = problem.K // problem.groups % unit == problem.C // problem.groups % unit == 0
+    for source, gradient, rows, columns, out, groups in _groups_of_weight(problem, x, dy, width, whole):
         source = as_channels_last(build, source, problem.N, storage, whole=True)
         gradient = as_channels_last(build, gradient, problem.N, storage, whole=True)
         indexable(positions, _extent(problem.N, source), _extent(problem.N, gradient))
         channels = unit * ceil_div(columns, unit)
         elements = problem.taps * channels
-        size = rows * elements
+        size = groups * rows * elements
         tiles = ceil_div(elements, wgrad_sm80.TILE), ceil_div(rows, wgrad_sm80.TILE)
-        count, steps = splits(math.prod(tiles), ceil_div(positions, wgrad_sm80.depth(dtype)), parts)
+        steps = ceil_div(positions, wgrad_sm80.depth(dtype))
+        count, steps = splits(math.prod(tiles) * groups, steps, parts)
         indexable(size * count)
-        out = Pointer("dweight", offset)
-        direct = count == problem.taps == 1 and columns == channels and offset % 8 == 0
+        direct = count == problem.taps == 1 and columns == channels and out.offset % 8 == 0
         target = out if direct else build.scratch("parts", 4 * size * count)
         n, _, *spatial = gradient.strides
         build.launch(
-            wgrad_sm80.kernel(dtype, direct), (*tiles, count), source.pointer, gradient.pointer, target,
-            problem.N, rows, channels, elements, steps, size, *(a.taps for a in axes), *_walk(axes, source),
-            *(a.step for a in axes), n, *spatial,
+            wgrad_sm80.kernel(dtype, direct), (*tiles, groups * count), source.pointer, gradient.pointer,
+            target, problem.N, rows, channels, elements, steps, size, *(a.taps for a in axes),
+            *_walk(axes, source), *(a.step for a in axes), n, *spatial, count, columns, rows, rows * elements,
         )  # fmt: skip
         if not direct:
             sum_parts(
-                build, storage, target, out, rows, columns, problem.taps, count, size, elements, 1, channels
-            )
+                build, storage, target, out, groups * rows, columns, problem.taps, count, size, elements, 1,
+                channels,
+            )  # fmt: skip
     return build.program()
 
 

@@ -13,7 +13,7 @@ from .convolution import Refused, View
 from .gen.kernel import BYTES
 from .program import Pointer
 
-GROUPS = 8  # every group is a launch of its own
+GROUPS = 8  # that are worth a launch each
 WORDS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 DIRECTIONS = ("conv", "conv_backward_input", "conv_backward_weight")
 
@@ -66,10 +66,31 @@ def refused(name, direction, problem, device, dtype=None):
         return reason
     if problem.padding_mode != "zeros":
         return f"needs padding_mode='zeros', got {problem.padding_mode!r}"
-    if problem.groups > GROUPS:
-        return f"launches once a group, for at most {GROUPS}, got {problem.groups}"
+    reason = _too_many_groups(name, direction, problem, dtype)
+    if reason is not None:
+        return reason
     views = contiguous_views(direction, problem)
     return _unfit_program(device, lambda: program_of(name, direction, problem, dtype, *views))
+
+
+def _too_many_groups(name, direction, problem, dtype):
+    """Why an algorithm is not for so many groups, or None.
+
+    wgmma launches once a group, as its tensor maps hold one; mma.sync does unless each has whole pieces of 16
+    bytes. Tiles would be empty for the most part below 8 channels.
+    """
+    G = problem.groups
+    if G <= GROUPS:
+        return None
+    rows, columns = problem.K // G, problem.C // G
+    if name.startswith("wgmma"):
+        return f"launches once a group, for at most {GROUPS}, got {G}"
+    if min(rows, columns) < 8:
+        return f"needs 8 channels or more a group for more than {GROUPS} groups, got {min(rows, columns)}"
+    read = {"conv": (columns,), "conv_backward_input": (rows,)}.get(direction, (rows, columns))
+    if name.startswith("mma") and any(channels % (16 // BYTES[dtype]) for channels in read):
+        return f"launches once a group of other than whole 16 bytes, for at most {GROUPS} groups, got {G}"
+    return None
 
 
 def _unfit(name, device, dtype, shown):

@@ -9,7 +9,7 @@ Which element belongs to a thread is chosen for shared memory: reads of 16 bytes
 copies by 32, meet all 32 banks once.
 """
 
-from .kernel import AXES, Kernel, activated, decode, indent, pipeline
+from .kernel import AXES, Kernel, activated, decode, from_group, indent, pipeline
 
 DEPTH, TILE, THREADS, STAGES = 16, 128, 256, 3
 OPERATIONS = (
@@ -40,14 +40,14 @@ def forward(bias=False, activation=None):
 
     Parameters: P x, P table (16 bytes a row), P weight (elements x pitch), P y, (P bias,) then uint32: M, K,
     elements of the sum, pitch of the weight (multiple of 4), and for d, h, w: counts of positions, sizes of
-    x, strides of x in elements (n first), position strides, origins; strides of y for n, d, h, w, k.
-    Grid: tiles of M x tiles of K, K fastest.
+    x, strides of x in elements (n first), position strides, origins; strides of y for n, d, h, w, k; elements
+    from group to group of x, weight and y. Grid: tiles of M x tiles of K, K fastest; groups.
     """
     name = "gemm_f32_forward" + ("_bias" if bias else "") + (f"_{activation}" if activation else "")
     integers = ["M", "K", "E", "pitch"]
     integers += [f"{what}_{a}" for what in ("count", "size") for a in AXES]
     integers += [f"x_{a}" for a in "n" + AXES] + [f"{w}_{a}" for w in ("stride", "origin") for a in AXES]
-    integers += [f"y_{a}" for a in "n" + AXES + "k"]
+    integers += [f"y_{a}" for a in "n" + AXES + "k"] + ["x_group", "weight_group", "y_group"]
     stage = 2 * DEPTH * TILE * 4
     b_start = DEPTH * TILE * 4
     start = [f"i_{a} = uint32(i_{a} * stride_{a} + origin_{a})" for a in AXES]
@@ -92,6 +92,8 @@ def forward(bias=False, activation=None):
     source = f"""
 def {name}(x, table, weight, y, {"bias, " if bias else ""}{", ".join(integers)}):
     base = shared_address(cuda.shared.array(0, float32)){_PLACE}
+    group = uint32(cuda.blockIdx.y)
+{indent(from_group("x", "weight", "y", size=4, bias=bias), 1)}
     tiles = uint32(uint32(K + {TILE - 1}) // uint32({TILE}))
     m0 = uint32(uint32(uint32(cuda.blockIdx.x) // tiles) * {TILE})
     k0 = uint32(uint32(uint32(cuda.blockIdx.x) % tiles) * {TILE})
@@ -115,13 +117,14 @@ def weight_gradient():
 
     Parameters: P x, P table, P dy, P parts, then uint32: M, K, E, k-tiles a split, elements of a part, and
     for d, h, w: counts of positions, sizes of x, strides of x (n first), position strides, origins, strides
-    of dy for n, d, h, w, k. Grid: (tiles of E, tiles of K, splits).
+    of dy for n, d, h, w, k; splits, elements from group to group of x, dy and a part. Grid: (tiles of E,
+    tiles of K, groups x splits, splits fastest).
     """
     name = "gemm_f32_weight_gradient"
     integers = ["M", "K", "E", "steps", "part_size"]
     integers += [f"{what}_{a}" for what in ("count", "size") for a in AXES]
     integers += [f"x_{a}" for a in "n" + AXES] + [f"{w}_{a}" for w in ("stride", "origin") for a in AXES]
-    integers += [f"y_{a}" for a in "n" + AXES + "k"]
+    integers += [f"y_{a}" for a in "n" + AXES + "k"] + ["splits", "x_group", "dy_group", "parts_group"]
     # lanes copy 8 positions of 4 channels: the pitch spreads them over all banks
     pitch = TILE + 4
     stage = 2 * DEPTH * pitch * 4
@@ -173,13 +176,16 @@ def {name}(x, table, dy, parts, {", ".join(integers)}):
     base = shared_address(cuda.shared.array(0, float32)){_PLACE}
     e0 = uint32(cuda.blockIdx.x * {TILE})
     k0 = uint32(cuda.blockIdx.y * {TILE})
-    p0 = uint32(cuda.blockIdx.z * steps * {DEPTH})
+    group = uint32(uint32(cuda.blockIdx.z) // splits)
+    split = uint32(uint32(cuda.blockIdx.z) % splits)
+{indent(from_group("x", "dy", size=4), 1)}
+    p0 = uint32(split * steps * {DEPTH})
     low = uint32(t & 7)
     r = uint32(t >> 3)
 {indent(prepare, 1)}
     acc = zeros()
 {indent(_pipeline(load, stage, b_start), 1)}
-    part = parts + uint64(cuda.blockIdx.z) * uint64(part_size) * 4
+    part = parts + (uint64(split) * uint64(part_size) + uint64(uint32(group * parts_group))) * 4
 {indent(save, 1)}
 """
     operations = (*OPERATIONS, ("wait_all", "copy_wait", 0), ("outer_sum", "outer_sum", DEPTH, 4 * pitch))

@@ -13,7 +13,7 @@ here for both operands, each k-tile summed from zero.
 
 from typing import NamedTuple
 
-from .kernel import AXES, BYTES, Kernel, activated, decode, indent, pipeline
+from .kernel import AXES, BYTES, Kernel, activated, decode, from_group, indent, pipeline
 
 ROW = 64
 
@@ -164,8 +164,6 @@ def kernel(dtype, bias=False, activation=None, tile=WIDE):
                     save += [
                         f"store(y + uint64(uint32(here + at{j}{i})) * {size}, v, uint32(exists & in{j}{i}))"
                     ]
-    own = [f"{p} = {p} + uint64(uint32(group * {p}_group)) * {size}" for p in ("x", "weight", "y")]
-    own += [f"bias = bias + uint64(uint32(group * K)) * {size}"] if bias else []
     source = f"""
 def {name}(x, weight, y, {"bias, " if bias else ""}{", ".join(integers)}):
     base = shared_address(cuda.shared.array(0, float32))
@@ -173,7 +171,7 @@ def {name}(x, weight, y, {"bias, " if bias else ""}{", ".join(integers)}):
     lane = uint32(t & 31)
     warp = uint32(t >> 5)
     group = uint32(cuda.blockIdx.y)
-{indent(own, 1)}
+{indent(from_group("x", "weight", "y", size=size, bias=bias), 1)}
     tiles = uint32(uint32(K + {tile.channels - 1}) // uint32({tile.channels}))
     m0 = uint32(uint32(uint32(cuda.blockIdx.x) // tiles) * {tile.positions})
     k0 = uint32(uint32(uint32(cuda.blockIdx.x) % tiles) * {tile.channels})

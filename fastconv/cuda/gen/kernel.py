@@ -63,6 +63,12 @@ def decode(name, axes=AXES):
     return lines
 
 
+def from_group(*pointers, size, bias=False):
+    """Lines that move pointers of `size`-byte elements, and the bias of K channels, to those of `group`."""
+    lines = [f"{p} = {p} + uint64(uint32(group * {p}_group)) * {size}" for p in pointers]
+    return lines + ([f"bias = bias + uint64(uint32(group * K)) * {size}"] if bias else [])
+
+
 def pipeline(load, multiply, stage, stages):
     """Lines of a loop over `steps` k-tiles of `stage` bytes from `base` on: k-tile k is fetched while
     k - stages + 1 is computed and those between are on their way.

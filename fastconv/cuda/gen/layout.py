@@ -112,10 +112,11 @@ def pack_weight(dtype):
     """Weight elements in a kernel's order: out[row, tap, column] with columns rounded up by zeros.
 
     dtype "tf32" rounds to nearest (an infinity stays one, and so does every NaN, which rounding by adding to
-    the bits would make zero or an infinity), "f32" writes the tf32 part to `out` and the rest to `low`, of which
-    one is NaN where the weight is, "copy32" and 16-bit dtypes copy. Parameters: P weight, P out, (P low,) I rows, I columns, I rounded, I taps of three
-    axes (slow to fast), I strides in elements of row, column, tap axes, I element of tap (0, 0, 0). Strides
-    may be negative.
+    the bits would make zero or an infinity), "f32" writes the tf32 part to `out` and the rest to `low`, of
+    which one is NaN where the weight is, "copy32" and 16-bit dtypes copy. Parameters: P weight, P out, (P
+    low,) I rows, I columns, I rounded, I taps of three axes (slow to fast), I strides in elements of row,
+    column, tap axes, I element of tap (0, 0, 0), I elements from group to group. Strides may be negative.
+    Grid: (blocks of 256 elements of a group, groups).
     """
     width = 2 if dtype in ("f16", "bf16") else 4
     load, store = ("load16", "store16") if width == 2 else ("load32", "store32")
@@ -134,7 +135,8 @@ def pack_weight(dtype):
         ]
     else:
         write = [f"{store}(out + at, v, inside)"]
-    integers = "rows, columns, rounded, taps_d, taps_h, taps_w, s_row, s_column, s_d, s_h, s_w, first"
+    integers = "rows, columns, rounded, taps_d, taps_h, taps_w, s_row, s_column, s_d, s_h, s_w, first, "
+    integers += "s_group"
     source = f"""
 def {name}({", ".join(["weight", "out", *low])}, {integers}):
     e = uint32(uint32(cuda.blockIdx.x) * {THREADS} + uint32(cuda.threadIdx.x))
@@ -147,12 +149,13 @@ def {name}({", ".join(["weight", "out", *low])}, {integers}):
     d = uint32(r % taps_d)
     row = uint32(r // taps_d)
     inside = lt(row, rows)
-    source = uint32(first + row * s_row + column * s_column + d * s_d + h * s_h + w * s_w)
+    group = uint32(cuda.blockIdx.y)
+    source = uint32(first + group * s_group + row * s_row + column * s_column + d * s_d + h * s_h + w * s_w)
     v = {load}(weight + uint64(source) * {width}, uint32(inside & lt(column, columns)))
-    at = uint64(e) * {width}
+    at = uint64(uint32(e + group * rows * taps_d * taps_h * taps_w * rounded)) * {width}
 {indent(write, 1)}
 """
-    return Kernel(name, source, "PP" + "P" * len(low) + "I" * 12, (), THREADS, 0, 80)
+    return Kernel(name, source, "PP" + "P" * len(low) + "I" * 13, (), THREADS, 0, 80)
 
 
 def sum_table():

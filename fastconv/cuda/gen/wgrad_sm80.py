@@ -17,7 +17,7 @@ does, each k-tile summed from zero.
 """
 
 from .igemm_sm80 import three_products
-from .kernel import AXES, BYTES, Kernel, decode, indent, pipeline
+from .kernel import AXES, BYTES, Kernel, decode, from_group, indent, pipeline
 
 TILE, THREADS, STAGES = 128, 256, 4
 STEPS = 2  # products of mma.sync that a k-tile is deep
@@ -34,8 +34,9 @@ def kernel(dtype, direct=False):
 
     Parameters: P x, P dy, P parts, then uint32: N, K, channels rounded up, elements (taps *
     channels), k-tiles a split, elements of a part, and for d, h, w: counts of taps and positions, sizes of x,
-    strides of x in elements (n first), position strides, origins, tap distances, strides of dy (n first).
-    Grid: (tiles of elements, tiles of K, splits). x, dy and their strides are aligned to 16 bytes, and their
+    strides of x in elements (n first), position strides, origins, tap distances, strides of dy (n first);
+    splits, elements from group to group of x, dy and a part. Grid: (tiles of elements, tiles of K, groups x
+    splits, splits fastest). x, dy and their strides are aligned to 16 bytes, and their
     channels are readable up to a multiple of that.
     """
     size, split = BYTES[dtype], dtype == "f32"
@@ -52,7 +53,7 @@ def kernel(dtype, direct=False):
     integers += [f"{what}_{a}" for what in ("taps", "count", "size") for a in AXES]
     integers += [f"x_{a}" for a in "n" + AXES]
     integers += [f"{what}_{a}" for what in ("stride", "origin", "step") for a in AXES]
-    integers += [f"y_{a}" for a in "n" + AXES]
+    integers += [f"y_{a}" for a in "n" + AXES] + ["splits", "x_group", "dy_group", "parts_group"]
 
     # a thread copies the same piece of two rows of x and of dy: its tap and channels never change
     prepare = ["tap = uint32(element // C)"]
@@ -160,7 +161,10 @@ def {name}(x, dy, parts, {", ".join(integers)}):
     warp = uint32(t >> 5)
     e0 = uint32(cuda.blockIdx.x * {TILE})
     k0 = uint32(cuda.blockIdx.y * {TILE})
-    first = uint32(cuda.blockIdx.z * steps * {rows})
+    group = uint32(uint32(cuda.blockIdx.z) // splits)
+    split = uint32(uint32(cuda.blockIdx.z) % splits)
+{indent(from_group("x", "dy", size=size), 1)}
+    first = uint32(split * steps * {rows})
     r = uint32(t // uint32({pieces}))
     own = uint32(uint32(t & {pieces - 1}) * {piece})
     put = uint32(r * {pitch} + own * {size})
@@ -174,7 +178,7 @@ def {name}(x, dy, parts, {", ".join(integers)}):
 {indent(pipeline(load, multiply, 2 * x_start, STAGES), 1)}
     row = uint32(k0 + uint32(warp & 1) * 64 + uint32(lane >> 2))
     column = uint32(e0 + uint32(warp >> 1) * 32 + uint32(lane & 3) * 2)
-    part = parts + uint64(cuda.blockIdx.z) * uint64(part_size) * {BYTES[stored]}
+    part = parts + (uint64(split) * uint64(part_size) + uint64(uint32(group * parts_group))) * {BYTES[stored]}
 {indent(save, 1)}
 """
     operations = [
