@@ -435,12 +435,12 @@ def mma(sums, dtype, tile=None, build=None):
     """
     width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
     build = build or Builder()
-    unit = igemm_sm80.tile_channels(dtype)
+    unit, piece = igemm_sm80.tile_channels(dtype), 16 // width
     # whole pieces of 16 bytes are read: what fills the last one of a group must be zeros, as in a copy
-    split = [s.alone(width) if s.weight.columns % (16 // width) else (s,) for s in sums]
+    split = [s.alone(width) if s.source.channels // s.groups % piece else (s,) for s in sums]
     for s in itertools.chain.from_iterable(split):
         source = as_channels_last(build, s.source, s.images, storage, whole=True)
-        rows, channels = s.weight.rows, 16 // width * ceil_div(s.weight.columns, 16 // width)
+        rows, channels = s.weight.rows, piece * ceil_div(s.source.channels // s.groups, piece)
         for axes in s.phases:
             positions = s.images * math.prod(a.count for a in axes)
             indexable(positions, _extent(s.images, source), _extent(s.images, s.target))

@@ -1,0 +1,255 @@
+"""Stages of `gpu_report` that measure: kernels and public functions against peers and a copy; launches."""
+
+import itertools
+import math
+import statistics
+import time
+from functools import partial
+
+from gpu_common import DIRECTIONS, LAYERS, SHAPES, Bench, peer, problem_of, program_for, row
+
+
+def public(torch, kind, direction, problem, last):
+    """A function that computes a 16-bit convolution through the public functions, in torch's tensors."""
+    import fastconv as fc
+
+    dtype = {"bf16": torch.bfloat16, "f16": torch.float16}[kind]
+    shape = torch.channels_last if last else torch.contiguous_format
+    make = lambda *s: torch.randn(*s, device="cuda", dtype=dtype).to(memory_format=shape)  # noqa: E731
+    x, w, dy = make(*problem.x_shape), make(*problem.weight_shape).contiguous(), make(*problem.y_shape)
+    options = problem.stride[1:], problem.pad_low[1:]
+    if direction == "conv":
+        return lambda: fc.cuda.conv2d(x, w, None, *options)
+    mask = [direction == "conv_backward_input", direction == "conv_backward_weight", False]
+    return lambda: fc.cuda.conv2d_backward(dy, x, w, *options, output_mask=mask)
+
+
+def cudnn(torch, kind, direction, problem, last):
+    """A function that runs cuDNN once, or None."""
+    dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(kind, torch.float32)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = kind == "tf32"
+    shape = torch.channels_last if last else torch.contiguous_format
+    make = lambda *s: torch.randn(*s, device="cuda", dtype=dtype).to(memory_format=shape)  # noqa: E731
+    x, w, dy = make(*problem.x_shape), make(*problem.weight_shape), make(*problem.y_shape)
+    stride, padding = list(problem.stride[1:]), list(problem.pad_low[1:])
+    if direction == "conv":
+        return lambda: torch.ops.aten.convolution(x, w, None, stride, padding, [1, 1], False, [0, 0], 1)
+    mask = [direction == "conv_backward_input", direction == "conv_backward_weight", False]
+    return lambda: torch.ops.aten.convolution_backward(
+        dy, x, w, None, stride, padding, [1, 1], False, [0, 0], 1, mask
+    )
+
+
+def stage_speed(kind):
+    from fastconv.cuda import select
+
+    bench, torch = Bench(), peer()
+    width = 2 if kind in ("bf16", "f16") else 4
+    ratios = {}
+    for title, shape in SHAPES.items():
+        problem = problem_of(shape)
+        for direction, short in DIRECTIONS.items():
+            for last in (True, False):
+                layout = "NHWC" if last else "NCHW"
+                program, name = program_for(bench, kind, direction, problem, last)
+                if program is None:
+                    if last:
+                        row(title, short, "refused:", name)
+                    continue
+                buffers = {"weight": bench.empty(math.prod(problem.weight_shape) * width)}
+                for view in select.contiguous_views(direction, problem):
+                    buffers[view.pointer.name] = bench.empty(
+                        problem.N * view.channels * math.prod(view.size) * width
+                    )
+                buffers["dweight"] = bench.empty(math.prod(problem.weight_shape) * width)
+                ours = bench.seconds(bench.ready(program, **buffers))
+                products = [s for s in program.steps if s.kernel.name.startswith(("igemm", "wgrad", "gemm"))]
+                alone = bench.seconds(bench.ready(program._replace(steps=tuple(products)), **buffers))
+                cells = [f"{ours * 1e6:8.1f} us", f"products {alone * 1e6:8.1f} us"]
+                cells += [f"{problem.flops / ours / 1e12:6.1f} TFLOP/s"]
+                if torch is not None and width == 2:
+                    called = bench.seconds(public(torch, kind, direction, problem, last))
+                    cells += [f"public {called * 1e6:8.1f} us"]
+                if torch is not None:
+                    theirs = bench.seconds(cudnn(torch, kind, direction, problem, last))
+                    ratios.setdefault((short, layout), []).append(theirs / ours)
+                    cells += [f"cuDNN {theirs * 1e6:8.1f} us", f"ratio {theirs / ours:5.2f}"]
+                row(title, short, layout, name, *cells)
+                del buffers
+                if torch is not None:
+                    torch.cuda.empty_cache()
+    for (short, layout), values in ratios.items():
+        row("median", short, layout, f"ratio {statistics.median(values):.2f}", f"of {len(values)} shapes")
+
+
+def stage_linear():
+    """Every kind of arithmetic of the fully connected layer, kernels alone and the public functions, against
+    torch's products of matrices.
+    """
+    from fastconv.cuda import dense, select
+
+    bench, torch = Bench(), peer()
+    kinds = {"bf16": ("bf16", "fast"), "f16": ("f16", "fast"), "tf32": ("f32", "tf32")}
+    kinds |= {"3xtf32": ("f32", "fast"), "strict": ("f32", "strict")}
+    for (title, shape), (kind, (dtype, precision)) in itertools.product(LAYERS.items(), kinds.items()):
+        layer, width = dense.Layer(*shape), 2 if dtype != "f32" else 4
+        M, inputs, outputs = shape
+        sizes = dict(x=M * inputs, dx=M * inputs, y=M * outputs, dy=M * outputs)
+        sizes |= dict(weight=inputs * outputs, dweight=inputs * outputs)
+        if torch is not None:
+            torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+            word = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}[dtype]
+            x, w, dy = (
+                torch.randn(*s, device="cuda", dtype=word)
+                for s in ((M, inputs), (outputs, inputs), (M, outputs))
+            )
+            products = lambda: x @ w.T, lambda: dy @ w, lambda: dy.T @ x  # noqa: B023, E731
+            peers = dict(zip(dense.DIRECTIONS, products))
+        for direction in dense.DIRECTIONS:
+            program = next(select.linear_candidates(direction, layer, dtype, precision, bench.device), None)
+            if program is None:
+                row(title, direction, kind, "refused")
+                continue
+            buffers = {name: bench.empty(count * width) for name, count in sizes.items()}
+            ours = bench.seconds(bench.ready(program, **buffers))
+            moved = (M * inputs + M * outputs + inputs * outputs) * width
+            cells = [f"{ours * 1e6:8.1f} us", f"{2 * M * inputs * outputs / ours / 1e12:6.1f} TFLOP/s"]
+            cells += [f"{moved / ours / 1e9:6.0f} GB/s"]
+            if torch is not None:
+                theirs = bench.seconds(peers[direction])
+                cells += [f"torch {theirs * 1e6:8.1f} us", f"ratio {theirs / ours:5.2f}"]
+            row(title, direction, kind, *cells)
+
+
+def stage_groups():
+    """Grouped and depthwise convolutions through the public functions, against cuDNN."""
+    import fastconv as fc
+
+    torch = peer()
+    if torch is None:
+        return row("not run", "torch is not installed")
+    bench = Bench()
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
+    shapes = {  # N, C, size, groups, kernel, stride
+        "resnext 32x8": (32, 256, 56, 32, 3, 1), "resnext 32x16, s2": (32, 512, 28, 32, 3, 2),
+        "depthwise 3x3": (64, 64, 112, 64, 3, 1), "depthwise 3x3, s2": (64, 64, 112, 64, 3, 2),
+        "depthwise 5x5": (32, 240, 28, 240, 5, 1), "depthwise 7x7": (32, 192, 56, 192, 7, 1),
+    }  # fmt: skip
+    for title, (N, C, size, groups, kernel, stride) in shapes.items():
+        for word in ("float32", "bfloat16"):
+            options = dict(stride=stride, padding=kernel // 2, groups=groups)
+            make = lambda *s: torch.randn(*s, device="cuda", dtype=getattr(torch, word))  # noqa: B023, E731
+            x, w = make(N, C, size, size), make(C, C // groups, kernel, kernel)
+            dy = torch.randn_like(torch.nn.functional.conv2d(x, w, None, **options))
+            sides = [[v] * 2 for v in (stride, kernel // 2, 1)]
+            backward = torch.ops.aten.convolution_backward
+            for i, (direction, short) in enumerate(DIRECTIONS.items()):
+                mask = [i == 1, i == 2, False]
+                if i == 0:
+                    ours = partial(fc.cuda.conv2d, x, w, None, **options)
+                    theirs = partial(torch.nn.functional.conv2d, x, w, None, **options)
+                else:
+                    ours = partial(fc.cuda.conv2d_backward, dy, x, w, output_mask=mask, **options)
+                    theirs = partial(backward, dy, x, w, None, *sides, False, [0, 0], groups, mask)
+                ran = fc.cuda.plan(direction.replace("conv", "conv2d", 1), x, w, **options).algorithm
+                mine, other = bench.seconds(ours) * 1e6, bench.seconds(theirs) * 1e6
+                cells = f"{mine:8.1f} us", f"cuDNN {other:8.1f} us", f"ratio {other / mine:5.2f}"
+                row(title, word, short, ran, *cells)
+
+
+def stage_memory():
+    """GB/s of the public functions, against the bandwidth of a copy of the same size."""
+    import numpy as np
+
+    import fastconv as fc
+
+    bench, torch = Bench(), peer()
+    n = 1 << 28
+    source, target = bench.empty(n), bench.empty(n)
+    driver = bench.cuda.cudadrv.driver
+    copy = 2 * n / bench.seconds(lambda: driver.device_to_device(target, source, n))
+    row("copy", f"{copy / 1e9:.0f} GB/s")
+    x = fc.cuda.to_device(np.ones((1 << 16, 1000), np.float32))
+    labels = fc.cuda.to_device(np.zeros(1 << 16, np.int64))
+    image = fc.cuda.to_device(np.ones((64, 64, 112, 112), np.float32))
+    w = fc.cuda.to_device(np.ones((64, 1, 3, 3), np.float32))
+    works = {
+        "relu": (lambda: fc.cuda.relu(x), 2 * x.nbytes),
+        "sigmoid": (lambda: fc.cuda.sigmoid(x), 2 * x.nbytes),
+        "relu_backward": (lambda: fc.cuda.relu_backward(x, x), 3 * x.nbytes),
+        "softmax 1000": (lambda: fc.cuda.softmax(x), 2 * x.nbytes),
+        "cross-entropy 1000": (lambda: fc.cuda.softmax_cross_entropy(x, labels), 2 * x.nbytes),
+        "max_pool2d 3x3 s2": (lambda: fc.cuda.max_pool2d(image, 3, 2, 1), image.nbytes * 5 // 4),
+        "depthwise 3x3": (lambda: fc.cuda.conv2d(image, w, padding=1, groups=64), 2 * image.nbytes),
+    }
+    theirs = {}
+    if torch is not None:
+        F = torch.nn.functional
+        tx, ti = torch.ones(1 << 16, 1000, device="cuda"), torch.ones(64, 64, 112, 112, device="cuda")
+        tl, tw = (
+            torch.zeros(1 << 16, dtype=torch.int64, device="cuda"),
+            torch.ones(64, 1, 3, 3, device="cuda"),
+        )
+        grad = tx.clone().requires_grad_()
+        theirs = {
+            "relu": lambda: F.relu(tx), "sigmoid": lambda: torch.sigmoid(tx),
+            "relu_backward": lambda: torch.ops.aten.threshold_backward(tx, tx, 0),
+            "softmax 1000": lambda: F.softmax(tx, 1),
+            "cross-entropy 1000": lambda: torch.autograd.grad(F.cross_entropy(grad, tl), grad),
+            "max_pool2d 3x3 s2": lambda: F.max_pool2d(ti, 3, 2, 1),
+            "depthwise 3x3": lambda: F.conv2d(ti, tw, padding=1, groups=64),
+        }  # fmt: skip
+    for name, (work, nbytes) in works.items():
+        seconds = bench.seconds(work)
+        cells = [f"{nbytes / seconds / 1e9:6.0f} GB/s", f"{nbytes / seconds / copy:5.0%} of copy"]
+        if name in theirs:
+            other = bench.seconds(theirs[name])
+            cells += [f"torch {nbytes / other / 1e9:6.0f} GB/s", f"ratio {other / seconds:.2f}"]
+        row(name, *cells)
+
+
+def stage_launch():
+    """Host time of a launch: numba's dispatcher, the public function, a prepared program, a CUDA graph."""
+    import numpy as np
+    from numba import cuda
+
+    import fastconv as fc
+    from fastconv.cuda import memory_bound
+
+    bench = Bench()
+
+    @cuda.jit
+    def nothing(x):
+        pass
+
+    x = fc.cuda.to_device(np.ones(1024, np.float32))
+    program = memory_bound.activation("f32", "relu", 1024, 0.0)
+    prepared = bench.ready(program, x=x, out=bench.empty(4096))
+    works = {
+        "dispatcher": lambda: nothing[1, 32](x),
+        "fc.cuda.relu": lambda: fc.cuda.relu(x),
+        "prepared": prepared,
+    }
+    torch = peer()
+    if torch is not None:
+        graph, inner = torch.cuda.CUDAGraph(), bench.runner.prepare(program)
+        addresses = {name: bench.address(a) for name, a in prepared.keep.items()}
+        with torch.cuda.graph(graph):
+            inner(addresses, torch.cuda.current_stream().cuda_stream)
+        works["graph of one"] = graph.replay
+        tx = torch.ones(1024, device="cuda")
+        works["torch relu"] = lambda: torch.relu(tx)
+        works["fc.cuda.relu of torch"] = lambda: fc.cuda.relu(tx)
+    for name, work in works.items():
+        for _ in range(50):
+            work()
+        cuda.synchronize()
+        samples = []
+        for _ in range(7):
+            start = time.perf_counter()
+            for _ in range(200):
+                work()
+            samples.append((time.perf_counter() - start) / 200)
+            cuda.synchronize()
+        row(name, f"{statistics.median(samples) * 1e6:.2f} us on the host")
