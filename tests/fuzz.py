@@ -208,6 +208,7 @@ def problem_turn(rng):
     with isa.use(level) as kernels, fc.num_threads(threads), np.errstate(all="raise"):
         kernels.poison_memory(True)
         testing.check(fc, case, dtype, kind, algorithm, place=lambda a: testing.guarded(a, side))
+        assert kernels.poison_memory(True) == 0, "something was written behind the end of scratch or of a result"
 
 
 # -- nonsense -------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Memory of results: large ones are reused once they are dead, never before, and are ordinary arrays otherwise."""
 
+import ctypes
 import gc
 import os
 import pickle
@@ -183,6 +184,21 @@ def test_poison():
         assert np.isnan(large()).all() and (arrays.empty(SHAPE, np.dtype(np.int64)) == -1).all()
     finally:
         memory.poison_memory(False)
+
+
+def test_writing_behind_a_poisoned_block_is_noticed():
+    before = memory.poison_memory(True)
+    try:
+        within, beyond = large(), large()
+        within[...] = 0
+        ctypes.memset(beyond.ctypes.data + beyond.nbytes + 100_000, 0, 1)
+        del within
+        assert memory.poison_memory(True) == 0
+        del beyond
+        assert memory.poison_memory(True) == 1 and memory.poison_memory(True) == 0
+    finally:
+        memory.poison_memory(False)
+    assert before == 0
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
 cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_arena:
         char poisoned
-        size_t kept
+        size_t kept, overruns
     fc_arena fc_scratch
     fc_arena fc_results
     void *fc_arena_take(fc_arena *a, size_t bytes)
@@ -87,5 +87,11 @@ def release_memory():
 
 
 def poison_memory(bint on):
-    """For tests: from now on hand out scratch and large results full of NaN, or as they come."""
+    """For tests: from now on hand out scratch and large results full of NaN, with a zone behind them that must stay as it is; or as they come.
+
+    Returns how many blocks have come back since the last call with something written into their zone.
+    """
+    overruns = fc_scratch.overruns + fc_results.overruns
+    fc_scratch.overruns = fc_results.overruns = 0
     fc_scratch.poisoned = fc_results.poisoned = on
+    return overruns

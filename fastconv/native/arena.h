@@ -23,6 +23,12 @@
 #define FC_ARENA_SLOTS 64
 #define FC_HEADER ((size_t)64)       /* in front of a block: a cache line, which also keeps the block aligned */
 #define FC_HUGE ((size_t)2 << 20)
+#if defined(FC_DEBUG)
+#define FC_ZONE ((size_t)0)          /* a sanitizer sees more */
+#else
+#define FC_ZONE ((size_t)256 << 10)  /* behind a poisoned block: nobody may write there */
+#endif
+#define FC_ZONE_BYTE 0xA5
 #define FC_WASTE_SHIFT 4             /* blocks are up to 1/16 larger than asked for, so that sizes that are nearly the same share them */
 
 typedef struct { void *block; size_t bytes; } fc_slot;
@@ -32,7 +38,8 @@ typedef struct {
     int count;
     fc_slot slots[FC_ARENA_SLOTS];   /* the idle blocks, longest idle first */
     char busy;
-    char poisoned;                   /* tests: blocks are handed out full of 0xFF bytes, which are NaN, and -1 as an index */
+    char poisoned;                   /* tests: blocks are handed out full of 0xFF bytes, which are NaN, and -1 as an index, a zone behind them */
+    size_t overruns;                 /* blocks that came back with something written into the zone */
 } fc_arena;
 static fc_arena fc_scratch = {.keep = (size_t)256 << 20};
 static fc_arena fc_results = {.fit_shift = 3}; /* an array may live long, and must not sit on a block many times its size */
@@ -96,7 +103,21 @@ static void *fc_memory_new(size_t bytes)
     return raw + FC_HEADER;
 }
 
-static inline size_t fc_memory_bytes(const void *block) { return *(const size_t *)((const char *)block - FC_HEADER); }
+/* What the header holds: the size of the block, and where its zone begins (0: it has none). */
+static inline size_t *fc_memory_header(const void *block) { return (size_t *)((uintptr_t)block - FC_HEADER); }
+static inline size_t fc_memory_bytes(const void *block) { return fc_memory_header(block)[0]; }
+
+/* Whether something was written behind the end of a block that was handed out with a zone; it has none afterwards. */
+static int fc_memory_overrun(void *block)
+{
+    const size_t end = fc_memory_header(block)[1];
+    const unsigned char *zone = (const unsigned char *)block + end;
+    if (!end) return 0;
+    fc_memory_header(block)[1] = 0;
+    for (size_t i = 0; i < FC_ZONE; i++)
+        if (zone[i] != FC_ZONE_BYTE) return 1;
+    return 0;
+}
 
 static void fc_memory_free(void *block)
 {
@@ -135,7 +156,10 @@ static void fc_arena_shrink(fc_arena *a, size_t keep, int slots)
 static void *fc_arena_take(fc_arena *a, size_t bytes)
 {
     if (bytes > PTRDIFF_MAX - 2 * FC_HUGE) return NULL;
-    const size_t wanted = bytes, most = a->fit_shift ? bytes + (bytes >> a->fit_shift) + 2 * 4096 : SIZE_MAX;
+    const int poisoned = a->poisoned;
+    const size_t wanted = bytes;
+    if (poisoned) bytes += FC_ZONE;
+    const size_t most = a->fit_shift ? bytes + (bytes >> a->fit_shift) + 2 * 4096 : SIZE_MAX;
     bytes = fc_memory_size(bytes);
     int best = -1;
     void *block = NULL;
@@ -150,13 +174,18 @@ static void *fc_arena_take(fc_arena *a, size_t bytes)
         fc_arena_shrink(&fc_results, 0, 0);
         block = fc_memory_new(bytes);
     }
-    if (block && a->poisoned) memset(block, 0xFF, wanted);
+    if (block) fc_memory_header(block)[1] = poisoned ? wanted : 0;
+    if (block && poisoned) {
+        memset(block, 0xFF, wanted);
+        memset((char *)block + wanted, FC_ZONE_BYTE, FC_ZONE);
+    }
     return block;
 }
 
 static void fc_arena_give(fc_arena *a, void *block)
 {
     if (!block) return;
+    if (fc_memory_overrun(block)) __atomic_add_fetch(&a->overruns, 1, __ATOMIC_RELAXED);
     size_t bytes = fc_memory_bytes(block);
 #if defined(FC_DEBUG)
     bytes = SIZE_MAX; /* a sanitizer knows a block that is used after its end only if that is freed */
