@@ -51,11 +51,12 @@ def test_case(case, poison, tally):
                         tally[level] += 1
 
 
+@pytest.mark.parametrize("tile", winograd.TILES.values())
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
-def test_the_bound_on_winograd_is_made_of_its_algorithm(mode, monkeypatch):
+def test_the_bound_on_winograd_is_made_of_its_algorithm(mode, tile, monkeypatch):
     """With signed transforms instead of their absolute values, the magnitude is the convolution itself."""
     monkeypatch.setattr(winograd, "transforms", winograd.matrices)
-    monkeypatch.setattr(winograd, "bound", lambda magnitude, length, dtype: magnitude)
+    monkeypatch.setattr(winograd, "bound", lambda magnitude, length, dtype, tile: magnitude)
     rng = np.random.default_rng(0)
     for stride, kernel, padding, dilation in (
         (1, 2, 1, 1), (1, 3, ((0, 1), (2, 1)), 1), (1, 4, 0, 1), (1, 5, 4, 1), (2, 3, 1, 1),
@@ -70,21 +71,22 @@ def test_the_bound_on_winograd_is_made_of_its_algorithm(mode, monkeypatch):
         dx, dweight, _ = fc.reference.conv2d_backward(dy, x, weight, **options)
         problem = ConvProblem.of(x, weight, bias, **options, ndim=2, op="conv2d")
         rounding = testing.bound(1e6, 1000, np.float64)  # float64 through transforms; the sums are below 1e3
-        testing.compare(winograd.forward(x, weight, bias, problem, np.float64), y, rounding)
-        testing.compare(winograd.backward_weight(dy, x, problem, np.float64), dweight, rounding)
+        how = problem, np.float64, tile
+        testing.compare(winograd.forward(x, weight, bias, *how), y, rounding)
+        testing.compare(winograd.backward_weight(dy, x, *how), dweight, rounding)
         if mode == "zeros":
-            testing.compare(winograd.backward_input(dy, weight, None, problem, np.float64), dx, rounding)
+            testing.compare(winograd.backward_input(dy, weight, None, *how), dx, rounding)
 
 
-@pytest.mark.parametrize("fault", [0.001, 1.0])
-def test_the_bound_on_winograd_shows_faults(fault):
-    """A weight that is 0.1 % wrong, or missing, is beyond the bound."""
+@pytest.mark.parametrize(("tile", "fault"), [(6, 0.001), (8, 0.005), (6, 1.0), (8, 1.0)])
+def test_the_bound_on_winograd_shows_faults(tile, fault):
+    """A weight that is 0.1 % (0.5 %) wrong, or missing, is beyond the bound."""
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((1, 8, 12, 12)), rng.standard_normal((3, 8, 3, 3))
     problem = ConvProblem.of(x, weight, ndim=2, op="conv2d")
     wrong = weight.copy()
     wrong[1, 2, 0, 1] *= 1 - fault
-    limit = winograd.forward(x, weight, None, problem, np.float32)
+    limit = winograd.forward(x, weight, None, problem, np.float32, tile)
     assert testing.worst(fc.reference.conv2d(x, wrong), fc.reference.conv2d(x, weight), limit) > 1
 
 

@@ -19,6 +19,7 @@ import pytest
 import fastconv as fc
 from fastconv import testing
 from fastconv._cpu import isa
+from fastconv.testing import winograd
 from fastconv.testing.operations import (
     Activation,
     AdaptiveAvgPool,
@@ -285,6 +286,7 @@ CONTAINED = (
     Convolution(2, (1, 3, 13, 12), (4, 3, 3, 3), stride=2, padding=1, bias=False),
     Convolution(2, (1, 3, 15, 14), (4, 3, 7, 7), stride=(2, 2), padding=3, bias=False),
     Convolution(2, (1, 2, 12, 13), (3, 2, 2, 2), stride=1, bias=False),
+    Convolution(2, (1, 2, 12, 13), (3, 2, 7, 7), padding=3, bias=False),
     Convolution(2, (1, 2, 12, 13), (3, 2, 3, 3), dilation=2, padding=2, bias=False),
     Convolution(2, (1, 2, 9, 10), (3, 2, 3, 3), padding=2, padding_mode="circular", bias=False),
     Convolution(2, (1, 2, 9, 10), (3, 2, 3, 3), padding=2, padding_mode="reflect", bias=False),
@@ -331,15 +333,15 @@ def results_of(case):
     return f"{case.op} y", f"{case.op}_backward dx", f"{case.op}_backward dweight"
 
 
-def limits_of(case, inputs, dtype, winograd, scale=1.0):
+def limits_of(case, inputs, dtype, tiles, scale=1.0):
     """(expected, bounds) of direct sums and of Winograd's algorithm; a scale is for inputs near overflow."""
     wide = testing.widened(inputs)
     wide |= {name: wide[name] / scale for name in ("x", "dy")}
     with np.errstate(all="ignore"):
         expected = case.run(fc.reference, wide)
         limits = case.bounds(wide, expected, dtype, "real")
-        if winograd:
-            limits |= case.winograd_bounds(wide, expected, dtype, winograd)
+        if tiles:
+            limits |= case.winograd_bounds(wide, expected, dtype, dict(tiles))
         return expected, {name: limit * scale for name, limit in limits.items()}
 
 
@@ -356,16 +358,16 @@ def test_non_finite_values_stay_where_they_belong(case):
         spoilt = [Spoilt(case, clean, rng, *way) for way in ways]
         for algorithm in algorithms(case):
             chosen = case.chosen(fc, dtype, algorithm)
-            winograd = tuple(name for name, how in chosen.items() if how == "winograd")
-            expected, limits = limits_of(case, clean, dtype, winograd)
+            tiles = tuple(winograd.used(chosen).items())
+            expected, limits = limits_of(case, clean, dtype, tiles)
             for level in LEVELS:
                 for one in spoilt:
                     with isa.use(level), np.errstate(all="raise"):
                         results = case.run(fc, one.given, algorithm)
                     own = limits
-                    if winograd and one.finite:  # may touch its tile's neighbours, within the bound
-                        large = one.limits(dtype, winograd, 2.0**100)[1]
-                        own = limits | {name: large[name] for name in winograd if "dweight" not in name}
+                    if tiles and one.finite:  # may touch its tile's neighbours, within the bound
+                        large = one.limits(dtype, tiles, 2.0**100)[1]
+                        own = limits | {name: large[name] for name, _ in tiles if "dweight" not in name}
                     check_contained(case, results, one, expected, own, f"{level} {algorithm}")
 
 

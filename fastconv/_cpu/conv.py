@@ -375,30 +375,40 @@ def _im2col_scratch(kernels, problem, threads):
 # -- Winograd: fewer multiplications for small dense kernels, at a documented cost in rounding ---------------------
 
 
-def _winograd_accepts(problem):
-    if problem.kernel[0] != 1 or problem.size[0] != 1 or problem.out[0] != 1 or problem.pad_low[0]:
-        return "needs two spatial axes"
-    taps = _phase_taps(problem)[1:]
-    if taps[0] != taps[1] or not 2 <= taps[0] <= 5:
-        return "needs 2 to 5 taps, the same along height and width, in every phase of the stride"
-    if min(math.prod(problem.stride), math.prod(problem.dilation)) > 1:
-        return "needs stride 1 or dilation 1"
-    if any(step > out for step, out in zip(problem.dilation[1:], problem.out[1:])):
-        return "needs a dilation no larger than the output"
-    return None
+TILES = {"winograd8": 8, "winograd": 6}
+"""Points of a tile along an axis. A tile of more points saves more multiplications, and amplifies rounding errors more."""
 
 
-def _winograd_accepts_zeros(problem):
-    return _winograd_accepts(problem) or (None if problem.padding_mode == "zeros" else "needs padding_mode='zeros'")
+def _winograd_accepts(tile):
+    most = {6: range(2, 6), 8: range(3, 8)}[tile]
+
+    def accepts(problem):
+        if problem.kernel[0] != 1 or problem.size[0] != 1 or problem.out[0] != 1 or problem.pad_low[0]:
+            return "needs two spatial axes"
+        taps = _phase_taps(problem)[1:]
+        if taps[0] != taps[1] or taps[0] not in most:
+            return f"needs {most[0]} to {most[-1]} taps, the same along height and width, in every phase of the stride"
+        if min(math.prod(problem.stride), math.prod(problem.dilation)) > 1:
+            return "needs stride 1 or dilation 1"
+        if any(step > out for step, out in zip(problem.dilation[1:], problem.out[1:])):
+            return "needs a dilation no larger than the output"
+        return None
+
+    return accepts
 
 
-_winograd_forward = _forward("winograd_forward")
-_winograd_backward_input = _backward_input("winograd_backward_input")
-_winograd_backward_weight = _backward_weight("winograd_backward_weight")
-_winograd_scratch = _scratch("winograd_scratch")
+def _winograd_accepts_input(tile):
+    accepts = _winograd_accepts(tile)
+    return lambda problem: accepts(problem) or (None if problem.padding_mode == "zeros" else "needs padding_mode='zeros'")
 
 
-def _winograd_tiles(problem, direction):
+def _winograd_scratch(direction, tile):
+    return lambda kernels, problem, threads: kernels.winograd_scratch(
+        direction, problem.dtype.itemsize, _shape(kernels, problem), threads, tile
+    )
+
+
+def _winograd_tiles(problem, direction, tile):
     """Tiles of a sample's map (each phase of a dilation is tiled for itself), of the gradient's map for that of the input."""
     count = 1
     for axis in (1, 2):
@@ -406,45 +416,66 @@ def _winograd_tiles(problem, direction):
         if direction == "backward_input":
             stride, low = problem.stride[axis], problem.pad_low[axis]
             out = (problem.size[axis] - 1 + low) // stride - low // stride + 1
-        count *= step * -(-out // (step * (7 - _phase_taps(problem)[axis])))
+        count *= step * -(-out // (step * (tile + 1 - _phase_taps(problem)[axis])))
     return count
 
 
-def _winograd_suits(direction):
+def _winograd_cost(problem, direction, tile):
+    """Multiplications of a sample that cost as much time as its convolution by these tiles."""
+    phases, points = math.prod(problem.stride), tile * tile * _winograd_tiles(problem, direction, tile) + WINOGRAD_BORDER[direction]
+    channels, filters = problem.C // problem.groups * phases, problem.K // problem.groups
+    if direction == "backward_input":
+        channels, filters = filters, channels  # channels of dy are the input, (channel, phase) of dx the output
+    to_points, from_points = WINOGRAD_COST[direction][tile][_phase_taps(problem)[1]]
+    return problem.groups * points * (channels * filters + to_points * channels + from_points * filters)
+
+
+def _winograd_suits(direction, tile):
+    smaller = TILES["winograd"]
+
     def suits(problem, precision):
         if precision == "strict":
             return "is not a direct sum, which precision 'strict' asks for"
         if problem.dtype != np.float32:
             return "is run only when named for float64: who asks for float64 asks for its accuracy"
         phases = math.prod(problem.stride)
-        channels, filters, tiles = problem.C // problem.groups * phases, problem.K // problem.groups, _winograd_tiles(problem, direction)
-        if direction == "backward_weight" and tiles < WINOGRAD_WEIGHT_TILES:
+        if direction == "backward_weight" and _winograd_tiles(problem, direction, tile) < WINOGRAD_WEIGHT_TILES:
             return f"pays for the gradient of the weights from {WINOGRAD_WEIGHT_TILES} tiles a map on"
-        to_points, from_points = WINOGRAD_COST[direction][_phase_taps(problem)[1]]
-        if direction == "backward_input":
-            channels, filters = filters, channels  # channels of dy are the input, (channel, phase) of dx the output
-        saving = math.prod(problem.out) * problem.taps / (36 * (tiles + WINOGRAD_BORDER[direction]) * phases)
-        saving /= 1 + to_points / filters + from_points / channels
+        cost = _winograd_cost(problem, direction, tile)
         # A strided gradient is cheap to beat: the direct form works phase by phase, on few taps each.
-        if saving < WINOGRAD_SAVING["strided_input" if direction == "backward_input" and phases > 1 else direction]:
+        least = WINOGRAD_SAVING["strided_input" if direction == "backward_input" and phases > 1 else direction]
+        if math.prod(problem.out) * problem.taps * problem.C * problem.K // problem.groups < least * cost:
             return "saves too few multiplications for what its transforms cost"
+        if tile != smaller and _winograd_accepts(smaller)(problem) is None:
+            if cost > LARGE_TILE_SHARE * _winograd_cost(problem, direction, smaller):
+                return "saves too little beside a smaller tile for the accuracy that it costs"
         return None
 
     return suits
 
 
-# A model of the time in multiplications: 36 * tiles * channels * filters of them, and for every transformed value of the input and of the output as many as stand
-# here, by taps of a phase. Fitted to 3x3, 5x5 and 7x7 layers, some with strides, of 3 to 256 channels on maps of 7 to 160 pixels, none of them in the benchmark's list.
+# A model of the time in multiplications: tile * tile * tiles * channels * filters of them, and for every transformed value of the input and of the output as many
+# as stand here, by tile and taps of a phase. Fitted to stride 1 and 2, 4 to 256 channels and maps of 7 to 160 pixels, none of them in the benchmark's list.
 WINOGRAD_COST = {
-    "forward": {2: (100, 100), 3: (20, 19), 4: (18, 16), 5: (11, 11)},
-    "backward_input": {2: (40, 40), 3: (20, 19), 4: (18, 16), 5: (11, 11)},
-    "backward_weight": {2: (100, 100), 3: (27, 27), 4: (22, 22), 5: (20, 20)},  # both operands are also turned
+    "forward": {
+        6: {2: (100, 100), 3: (20, 19), 4: (18, 16), 5: (11, 11)},
+        8: {3: (33, 33), 4: (18, 18), 5: (18, 18), 6: (11, 11), 7: (8, 8)},
+    },
+    "backward_input": {
+        6: {2: (40, 40), 3: (20, 19), 4: (18, 16), 5: (11, 11)},
+        8: {3: (30, 30), 4: (20, 20), 5: (18, 18), 6: (11, 11), 7: (10, 10)},
+    },
+    "backward_weight": {  # both operands are also turned
+        6: {2: (100, 100), 3: (27, 27), 4: (22, 22), 5: (20, 20)},
+        8: {3: (50, 50), 4: (27, 27), 5: (22, 22), 6: (27, 27), 7: (30, 30)},
+    },
 }
-# What a map costs besides, in tiles. Fitted to 3x3 layers of 16 to 128 channels on maps of 7 to 28 pixels.
-WINOGRAD_BORDER = {"forward": 2, "backward_input": 2, "backward_weight": 1}
+# What a map costs besides, in points. Fitted to 3x3 layers of 16 to 128 channels on maps of 7 to 28 pixels.
+WINOGRAD_BORDER = {"forward": 72, "backward_input": 72, "backward_weight": 36}
 # Least ratio of direct multiplications to these: others run the closer to the peak the easier they are.
 WINOGRAD_SAVING = {"forward": 1.0, "backward_input": 1.0, "strided_input": 0.85, "backward_weight": 0.88}
-WINOGRAD_WEIGHT_TILES = 4  # fewer do not pay for transforming 36 sums for every pair of channel and filter
+WINOGRAD_WEIGHT_TILES = 4  # fewer do not pay for transforming their sums for every pair of channel and filter
+LARGE_TILE_SHARE = 0.9  # of the time with the smaller tile, which is four times as accurate
 
 
 def _anything(problem):
@@ -460,12 +491,15 @@ def _only_named(problem, precision):
 
 
 def _table(direction, winograd, depthwise, direct, implicit, im2col):
-    """`winograd` is what it accepts and how it runs; `depthwise` and `direct` what they accept, what they suit and how they run."""
+    """`winograd` is what it accepts and how it runs with a tile; `depthwise` and `direct` what they accept, what they suit and how they run."""
     winograd_accepts, winograd_run = winograd
     depthwise_accepts, depthwise_suits, depthwise_run = depthwise
     direct_accepts, direct_suits, direct_run = direct
     return (
-        Algorithm("winograd", winograd_accepts, _winograd_suits(direction), winograd_run, _winograd_scratch(direction)),
+        *(
+            Algorithm(name, winograd_accepts(tile), _winograd_suits(direction, tile), winograd_run(tile), _winograd_scratch(direction, tile))
+            for name, tile in TILES.items()
+        ),
         Algorithm("depthwise", depthwise_accepts, depthwise_suits, depthwise_run, _depthwise_scratch(direction)),
         Algorithm("direct", direct_accepts, direct_suits, direct_run, _direct_scratch(direction)),
         Algorithm("implicit_gemm", _anything, _always, implicit, _implicit_scratch(direction)),
@@ -475,7 +509,7 @@ def _table(direction, winograd, depthwise, direct, implicit, im2col):
 
 TABLES["conv"] = _table(
     "forward",
-    (_winograd_accepts, _winograd_forward),
+    (_winograd_accepts, partial(_forward, "winograd_forward")),
     (_depthwise_accepts, _depthwise_suits_correlation, _depthwise_forward),
     (_direct_accepts, _direct_suits, _direct_forward),
     _implicit_forward,
@@ -483,7 +517,7 @@ TABLES["conv"] = _table(
 )
 TABLES["conv_backward_input"] = _table(
     "backward_input",
-    (_winograd_accepts_zeros, _winograd_backward_input),
+    (_winograd_accepts_input, partial(_backward_input, "winograd_backward_input")),
     (_depthwise_accepts_input, _depthwise_suits_correlation, _depthwise_backward_input),
     (_direct_accepts_input, _direct_suits_input, _direct_backward_input),
     _implicit_backward_input,
@@ -491,7 +525,7 @@ TABLES["conv_backward_input"] = _table(
 )
 TABLES["conv_backward_weight"] = _table(
     "backward_weight",
-    (_winograd_accepts, _winograd_backward_weight),
+    (_winograd_accepts, partial(_backward_weight, "winograd_backward_weight")),
     (_depthwise_accepts, _depthwise_suits_weight, _depthwise_backward_weight),
     (_direct_accepts, _direct_suits_weight, _direct_backward_weight),
     _implicit_backward_weight,

@@ -14,8 +14,8 @@ axis. An addition or multiplication alone counts as one, since it takes an instr
 import math
 
 from .._cpu.algorithms import TABLES
+from .._cpu.conv import TILES
 
-POINTS = (6, 8)  # of a tile along each axis; more amplify rounding errors beyond the bound
 TABLE = {
     "forward": "conv",
     "backward_input": "conv_backward_input",
@@ -64,14 +64,10 @@ def multiply_adds(problem, direction):
         return problem.flops(direction) // 2, "direct sum"
     p, direction = problem.problem, TURNED[direction] if problem.transposed else direction
     found = [(direct(p), "direct sum")]
-    winograd = next(a for a in TABLES[TABLE[direction]] if a.name == "winograd")
-    if p.dtype.itemsize == 4 and winograd.accepts(p) is None:
-        taps = _phase_taps(p, 1)
-        found += [
-            (winograd_count(p, direction, points), f"Winograd F({points + 1 - taps},{taps})")
-            for points in POINTS
-            if points + 1 - taps <= 6  # F(7,2) has no kernel: its additions cost what it saves
-        ]
+    for algorithm in TABLES[TABLE[direction]]:
+        if p.dtype.itemsize == 4 and algorithm.name in TILES and algorithm.accepts(p) is None:
+            points, taps = TILES[algorithm.name], _phase_taps(p, 1)
+            found.append((winograd_count(p, direction, points), f"Winograd F({points + 1 - taps},{taps})"))
     return min(found)
 
 

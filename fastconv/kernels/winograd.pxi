@@ -1,12 +1,12 @@
 # Winograd drivers around native/winograd.h: forward, gradient of the input (a correlation with the filter turned round) and of the weights.
 #
-# The map is cut into tiles, numbered flat over the batch. A block of tiles is transformed for all channels, taken through 36 small matrix products and transformed back,
+# The map is cut into tiles, numbered flat over the batch. A block of tiles is transformed for all channels, taken through n * n small matrix products (n = 6 or 8 points an axis) and transformed back,
 # by one thread from beginning to end; if the channels are too many for its caches, or the tiles too few for all threads, by all threads together.
 # Sums run over all channels in order, so nothing depends on blocking.
 
 cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_tiles:
-        ix th, tw, ph, pw, m, oh, ow
+        ix th, tw, ph, pw, n, m, oh, ow
         fc_axis h, w
         ix dh, dw, sh, sw, yn, yc, yh
     ctypedef struct fc_filter:
@@ -17,8 +17,8 @@ cdef extern from "native/kernels.h" nogil:
         const ix *w0
         int swap
     const ix FC_NO_TAP
-    void wino_filter_f32(float *U, ix step, ix plane, const float *taps, ix channels, ix r)
-    void wino_filter_f64(double *U, ix step, ix plane, const double *taps, ix channels, ix r)
+    void wino_filter_f32(float *U, ix step, ix plane, const float *taps, ix channels, ix n, ix r)
+    void wino_filter_f64(double *U, ix step, ix plane, const double *taps, ix channels, ix n, ix r)
     void wino_input_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
     void wino_input_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
     void wino_gradient_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
@@ -30,13 +30,13 @@ cdef extern from "native/kernels.h" nogil:
     void wino_output_f64(double *y, const double *M, ix plane, double *strip, double bias, int activation, const fc_source *s, const char *source,
                          const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
     void wino_weights_f32(float *dweight, ix lane_stride, ix lanes, const float *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
-                          float *G, ix r)
+                          float *G, ix n, ix r)
     void wino_weights_f64(double *dweight, ix lane_stride, ix lanes, const double *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
-                          double *G, ix r)
+                          double *G, ix n, ix r)
 
 cdef enum:
-    POINTS = 36
-    WINO_TILES = 96                   # tiles that one task takes to the end: 36 * (channels + WINO_ROWS) * 96 values pass through its caches
+    WINO_OUTPUTS = 6                  # outputs of a tile along an axis, at most
+    WINO_TILES = 96                   # tiles that one task takes to the end: points * (channels + WINO_ROWS) * 96 values pass through its caches
     WINO_PRIVATE_BYTES = 4 * 1024 * 1024  # transformed input of a task; a larger one is shared by the threads
     WINO_INPUT_BYTES = 6 * 1024 * 1024  # both operands of the gradient of the weights: stay in a last-level cache
     WINO_ROWS = 32                    # filters that one task takes
@@ -57,7 +57,7 @@ cdef struct Phases:
 cdef struct Winograd:
     fc_tiles tiles
     Phases source_phases, row_phases   # one of them has count 1
-    ix samples, groups, rows, channels, r
+    ix samples, groups, rows, channels, r, points   # of a tile
     fc_source source
     const char *weight
     ix w_group, w_row, w_channel
@@ -73,19 +73,23 @@ cdef inline ix smaller(ix a, ix b) noexcept nogil:
     return a if a < b else b
 
 
+cdef inline ix larger(ix a, ix b) noexcept nogil:
+    return a if a > b else b
+
+
 cdef inline ix unaliased(ix elements) noexcept nogil:
     """Round up to an odd number of cache lines, so that equal positions of neighbouring planes fall into different cache sets."""
     return (elements + 31) // 32 * 32 + 16
 
 
-cdef inline ix points_scratch(ix tiles, ix vl) noexcept nogil:
+cdef inline ix points_scratch(const fc_tiles *g, ix tiles, ix vl) noexcept nogil:
     """Elements of the half transformed rows of a block of tiles, with room for a row of tiles in front and a vector behind."""
-    return POINTS * (2 * tiles + 2 * vl)
+    return g.n * g.n * (2 * tiles + 2 * vl)
 
 
-cdef inline ix transform_scratch(ix tiles, ix vl) noexcept nogil:
-    """The same and behind it the six staged rows of a tile row."""
-    return points_scratch(tiles, vl) + 6 * ((tiles + vl) * 5 + 8)
+cdef inline ix transform_scratch(const fc_tiles *g, ix tiles, ix vl) noexcept nogil:
+    """The same and behind it the staged rows of a tile row."""
+    return points_scratch(g, tiles, vl) + g.n * ((tiles + vl) * WINO_OUTPUTS + 8)
 
 
 cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thread) noexcept nogil:
@@ -97,19 +101,19 @@ cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thre
     w.u_plane = unaliased(w.panels * w.virtual_channels * mr)
     w.v_plane = unaliased(w.virtual_channels * w.block)
     w.m_plane = unaliased(WINO_ROWS * w.block)
-    w.private = POINTS * w.v_plane * <ix> sizeof(real) <= WINO_PRIVATE_BYTES
-    shared[0] = <size_t> (POINTS * (w.u_plane + (0 if w.private else w.v_plane))) * sizeof(real)
+    w.private = w.points * w.v_plane * <ix> sizeof(real) <= WINO_PRIVATE_BYTES
+    shared[0] = <size_t> (w.points * (w.u_plane + (0 if w.private else w.v_plane))) * sizeof(real)
     # a task of the input transform holds rows of points and a staged row; one of the output transform the products and a strip
-    row = (w.block + vl) * 5 + 16
-    task = transform_scratch(w.block, vl)
-    if POINTS * w.m_plane + 5 * row > task:
-        task = POINTS * w.m_plane + 5 * row
+    row = (w.block + vl) * w.tiles.m + 16
+    task = transform_scratch(&w.tiles, w.block, vl)
+    if w.points * w.m_plane + w.tiles.m * row > task:
+        task = w.points * w.m_plane + w.tiles.m * row
     if WINO_PACK * w.r * w.r * mr > task:
         task = WINO_PACK * w.r * w.r * mr
     w.task_size = padded(task + 16)
     # behind it a vector of transformed filters and their products with a few tiles, or a block of transformed tiles
-    w.own_size = w.task_size + padded(POINTS * unaliased(w.virtual_channels * vl) + mr * vl)
-    per_thread[0] = <size_t> (w.own_size + (POINTS * w.v_plane if w.private else 0)) * sizeof(real)
+    w.own_size = w.task_size + padded(w.points * unaliased(w.virtual_channels * vl) + mr * vl)
+    per_thread[0] = <size_t> (w.own_size + (w.points * w.v_plane if w.private else 0)) * sizeof(real)
 
 
 cdef void winograd_filters(real *U, ix step, ix plane, Winograd *w, ix g, ix panel, real *packed) noexcept nogil:
@@ -126,17 +130,17 @@ cdef void winograd_filters(real *U, ix step, ix plane, Winograd *w, ix g, ix pan
             n = w.channels - c if w.channels - c < WINO_PACK else WINO_PACK
             if real is float:
                 pack_weights_f32(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, table, taps, w.w_swap)
-                wino_filter_f32(U + (phase * w.channels + c) * step, step, plane, packed, n, w.r)
+                wino_filter_f32(U + (phase * w.channels + c) * step, step, plane, packed, n, w.tiles.n, w.r)
             else:
                 pack_weights_f64(packed, data + c * w.w_channel, rows, w.w_row, n, w.w_channel, table, taps, w.w_swap)
-                wino_filter_f64(U + (phase * w.channels + c) * step, step, plane, packed, n, w.r)
+                wino_filter_f64(U + (phase * w.channels + c) * step, step, plane, packed, n, w.tiles.n, w.r)
             c += n
 
 
 cdef void winograd_input(real *V, Winograd *w, ix g, ix first, ix p, ix last, ix c, ix last_c, real *scratch) noexcept nogil:
     """Tiles [p, last) of virtual channels [c, last_c): V[point][vector of tiles][virtual channel]. `first` is the superblock's first tile."""
     cdef ix vl = vector_lanes(V), group = w.virtual_channels * vl, phase
-    cdef real *row = scratch + points_scratch(w.block, vl)
+    cdef real *row = scratch + points_scratch(&w.tiles, w.block, vl)
     cdef const char *plane
     V += (p - first) * w.virtual_channels
     while c < last_c:
@@ -152,7 +156,7 @@ cdef void winograd_input(real *V, Winograd *w, ix g, ix first, ix p, ix last, ix
 cdef void winograd_outputs(real *y, Winograd *w, ix g, ix p, ix last, ix panel, ix last_panel, real *scratch) noexcept nogil:
     """Products of tiles [p, last) in `scratch`, [point][filter][tile] -> outputs of the filters of panels [panel, last_panel)."""
     cdef ix mr = tile_mr(y), per_phase = w.panels // w.row_phases.count, u, row, phase, k
-    cdef real *strip = scratch + POINTS * w.m_plane
+    cdef real *strip = scratch + w.points * w.m_plane
     cdef const char *source = w.source.data + g * w.channels * w.source.c
     cdef fc_filter f
     f.channels, f.channel_stride, f.swap, f.r = w.channels, w.w_channel, w.w_swap, w.r
@@ -180,7 +184,7 @@ cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, ix plane,
     cdef const real *B
     cdef const real *A
     V += (p - first) * w.virtual_channels
-    for point in range(POINTS):
+    for point in range(w.points):
         B = V + point * w.v_plane
         for u in range(panel, last_panel):
             rows = smaller(w.rows - u % per_phase * mr, mr)
@@ -213,12 +217,12 @@ cdef void winograd_few(real *y, Winograd *w, ix g, const real *V, ix tiles, ix v
     cdef ix vectors = ceil_div(w.rows, vl), panel = vector // vectors * per_phase + vector % vectors * (vl // mr), point, u
     cdef ix last_panel = smaller(panel + vl // mr, (vector // vectors + 1) * per_phase)
     cdef real *U = scratch + w.task_size
-    cdef real *products = U + POINTS * plane
+    cdef real *products = U + w.points * plane
     if last_panel - panel < vl // mr:
-        memset(U, 0, POINTS * plane * sizeof(real))
+        memset(U, 0, w.points * plane * sizeof(real))
     for u in range(panel, last_panel):
         winograd_filters(U + (u - panel) * mr, vl, plane, w, g, u, scratch)
-    for point in range(POINTS):
+    for point in range(w.points):
         if real is float:
             tile_f32(tiles, 1, w.virtual_channels, V + point * w.v_plane, vl, U + point * plane, 0, products, vl, 0, NULL, 0)
             wino_turn_f32(scratch + point * w.m_plane, w.block, products, tiles)
@@ -253,7 +257,7 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     memory = <char *> take_scratch(shared + threads * per_thread)
     own = memory + shared
     U = <real *> memory
-    V = <real *> own + w.own_size if w.private else U + POINTS * w.u_plane
+    V = <real *> own + w.own_size if w.private else U + w.points * w.u_plane
     once = tiles <= w.block  # every filter meets one block of tiles: its transform need not leave the thread's own cache
     blocks = ceil_div(tiles, w.block)
     if w.private and not once and blocks < 8 * threads:
@@ -314,7 +318,7 @@ cdef void make_phases(Phases *f, Tables t, Shape p, const Weights *w, bint turne
                     n += 1
 
 
-cdef void describe_winograd(Winograd *w, Tables t, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed) noexcept:
+cdef void describe_winograd(Winograd *w, Tables t, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed, ix tile) noexcept:
     """Forward, or (transposed) the gradient of the input: correlations of dy, one for each phase of dx, with the taps of the phase turned round."""
     cdef fc_tiles *g = &w.tiles
     cdef Phases *f = &w.row_phases if transposed else &w.source_phases
@@ -323,7 +327,8 @@ cdef void describe_winograd(Winograd *w, Tables t, Shape p, fc_source *source, W
     make_phases(f, t, p, weight, transposed)
     no_phases(&w.source_phases if transposed else &w.row_phases, t)
     w.r = f.r
-    g.m = 7 - f.r
+    w.points = tile * tile
+    g.n, g.m = tile, tile + 1 - f.r
     g.ph, g.pw = p.dilation[1], p.dilation[2]
     if transposed:
         w.rows, w.channels, w.w_row, w.w_channel, w.activation = p.C // p.groups, p.K // p.groups, weight.c, weight.k, 0
@@ -358,16 +363,17 @@ cdef void shift_phases(Phases *f, ix h, ix w) noexcept nogil:
         f.w[i] += w
 
 
-cdef object run_winograd(real *y, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed, int threads):
+cdef object run_winograd(real *y, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed, int threads, ix tile):
     cdef Winograd w
     cdef Tables t = Tables(p)
-    describe_winograd(&w, t, p, source, weight, bias, transposed)
+    describe_winograd(&w, t, p, source, weight, bias, transposed, tile)
     with nogil:
         winograd(y, &w, threads)
 
 
-def winograd_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, Shape shape, int threads):
-    """`conv_forward` for 2-d kernels of 2 to 5 taps an axis in every phase of the stride; strided or dilated, not both."""
+def winograd_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, Shape shape, int threads, ix tile):
+    """`conv_forward` for 2-d kernels; strided or dilated, not both. `tile`: points along an axis of it; 6 serve 2 to 5 taps an axis in every phase of the
+    stride, 8 serve 3 to 7."""
     cdef fc_source source
     cdef Weights w
     cdef const void *b = cnp.PyArray_DATA(bias) if bias is not None else NULL
@@ -375,12 +381,12 @@ def winograd_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.nd
     make_source(&source, x, shape, shape.C, shape.size, "x")
     make_weights(&w, weight, shape)
     if cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT:
-        run_winograd(<float *> cnp.PyArray_DATA(y), shape, &source, &w, b, False, threads)
+        run_winograd(<float *> cnp.PyArray_DATA(y), shape, &source, &w, b, False, threads, tile)
     else:
-        run_winograd(<double *> cnp.PyArray_DATA(y), shape, &source, &w, b, False, threads)
+        run_winograd(<double *> cnp.PyArray_DATA(y), shape, &source, &w, b, False, threads, tile)
 
 
-def winograd_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray dx, Shape shape, int threads):
+def winograd_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray dx, Shape shape, int threads, ix tile):
     """`conv_backward_input` for the same problems, zero padding."""
     cdef fc_source source
     cdef Weights w
@@ -389,9 +395,9 @@ def winograd_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias
     make_source(&source, dy, shape, shape.K, shape.out, "dy")
     make_weights(&w, weight, shape)
     if cnp.PyArray_TYPE(dx) == cnp.NPY_FLOAT:
-        run_winograd(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, b, True, threads)
+        run_winograd(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, b, True, threads, tile)
     else:
-        run_winograd(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, b, True, threads)
+        run_winograd(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, b, True, threads, tile)
 
 
 # ---- gradient of the weights: dweight = G^T [ sum over tiles of (A dy A^T) * (B^T x B) ] G
@@ -407,7 +413,7 @@ cdef struct Operand:
 cdef struct WinogradOuter:
     fc_tiles tiles, dy_tiles  # the same tiles, over x and over dy
     Phases phases
-    ix samples, groups, rows, channels, taps
+    ix samples, groups, rows, channels, taps, points
     fc_source source, dy
     # derived
     Operand a, b              # rows and columns of the products
@@ -415,15 +421,16 @@ cdef struct WinogradOuter:
     ix block, columns, task_rows, row_blocks, u_plane
 
 
-cdef void deal_rows(WinogradOuter *w, ix rows) noexcept nogil:
-    """`rows` of the products to a task, whose sums lie together: [task][point][row][column]."""
+cdef ix deal_rows(WinogradOuter *w, ix rows) noexcept nogil:
+    """`rows` of the products to a task, whose sums lie together: [task][point][row][column]. Returns the elements of a point."""
     w.task_rows, w.row_blocks = rows, ceil_div(w.a.channels, rows)
     w.u_plane = unaliased(rows * w.columns)
+    return w.row_blocks * w.u_plane
 
 
 cdef void plan_winograd_outer(real *tag, WinogradOuter *w, size_t *shared, size_t *per_thread) noexcept nogil:
     """Sizes from the problem of one sample alone."""
-    cdef ix vl = vector_lanes(tag), filters = ceil_div(w.rows, vl), channels = ceil_div(w.channels, vl), count = w.phases.count, worth
+    cdef ix vl = vector_lanes(tag), filters = ceil_div(w.rows, vl), channels = ceil_div(w.channels, vl), count = w.phases.count, worth, sums
     # Columns are padded to whole vectors, rows are not, and a tile one vector wide is bound by its broadcasts.
     w.turned = w.channels * count * filters < w.rows * channels * count or (channels * count == 1 and filters > 1)
     w.a.parts, w.a.channels, w.a.vectors = 1, w.rows, filters
@@ -433,21 +440,23 @@ cdef void plan_winograd_outer(real *tag, WinogradOuter *w, size_t *shared, size_
         w.b.parts, w.b.channels, w.b.vectors = 1, w.rows, filters
     w.columns = w.b.parts * w.b.vectors * vl
     worth = w.a.vectors * vl + w.columns
-    w.block = WINO_INPUT_BYTES // (POINTS * worth * sizeof(real)) // WINO_TILES * WINO_TILES
+    w.block = WINO_INPUT_BYTES // (w.points * worth * sizeof(real)) // WINO_TILES * WINO_TILES
     w.block = WINO_TILES if w.block < WINO_TILES else 4 * WINO_TILES if w.block > 4 * WINO_TILES else w.block
     w.a.plane = unaliased(w.a.vectors * vl * w.block)
     w.b.plane = unaliased(w.columns * w.block)
-    deal_rows(w, w.a.channels if w.turned else tile_mr(tag))
-    shared[0] = <size_t> (POINTS * (w.a.plane + w.b.plane + w.row_blocks * w.u_plane)) * sizeof(real)
+    sums = deal_rows(w, w.a.channels if w.turned else OUTER_TASK)
+    while not w.turned and w.task_rows > tile_mr(tag):  # how many rows a task takes is decided by the threads
+        sums = larger(sums, deal_rows(w, w.task_rows // 2))
+    shared[0] = <size_t> (w.points * (w.a.plane + w.b.plane + sums)) * sizeof(real)
     # one vector of channels, transformed with tiles as lanes, before it is turned into channels as lanes; or the taps of a vector of weights
-    per_thread[0] = <size_t> padded(padded(transform_scratch(WINO_TILES, vl)) + POINTS * unaliased(vl * WINO_TILES) + ceil_div(w.taps, vl) * vl * vl) * sizeof(real)
+    per_thread[0] = <size_t> padded(padded(transform_scratch(&w.tiles, WINO_TILES, vl)) + w.points * unaliased(vl * WINO_TILES) + ceil_div(w.taps, vl) * vl * vl) * sizeof(real)
 
 
 cdef void winograd_turn(real *out, ix plane, WinogradOuter *w, bint gradient, ix g, ix first, ix channels, ix p, ix last, real *scratch) noexcept nogil:
     """A vector of channels of dy, or of (phase, channel) of x: out[point][tile][lane = channel]. Lanes past the last channel become zeros."""
     cdef ix vl = vector_lanes(out), c, phase, point, vectors = ceil_div(last - p, vl), span = unaliased(vl * WINO_TILES)
-    cdef real *row = scratch + points_scratch(WINO_TILES, vl)
-    cdef real *points = scratch + padded(transform_scratch(WINO_TILES, vl))
+    cdef real *row = scratch + points_scratch(&w.tiles, WINO_TILES, vl)
+    cdef real *points = scratch + padded(transform_scratch(&w.tiles, WINO_TILES, vl))
     cdef const char *data
     for c in range(channels):
         if gradient:
@@ -463,7 +472,7 @@ cdef void winograd_turn(real *out, ix plane, WinogradOuter *w, bint gradient, ix
                 wino_input_f32(points + c * vl, span, vl * vl, scratch, row, &w.source, data, &w.tiles, w.phases.h[phase], w.phases.w[phase], p, last)
             else:
                 wino_input_f64(points + c * vl, span, vl * vl, scratch, row, &w.source, data, &w.tiles, w.phases.h[phase], w.phases.w[phase], p, last)
-    for point in range(POINTS):
+    for point in range(w.points):
         if real is float:
             transpose_f32(out + point * plane, 0, points + point * span, vl * vl, channels, vectors)
         else:
@@ -508,15 +517,15 @@ cdef void winograd_taps(real *dweight, const real *dU, WinogradOuter *w, ix g, i
         filter, channel, stride, lanes, phase = g * w.rows + vector * vl, row, w.channels * w.taps, w.rows - vector * vl, w.channels * w.columns
     dweight += (filter * w.channels + channel) * w.taps
     if real is float:
-        wino_weights_f32(dweight, stride, smaller(lanes, vl), dU + vector * vl, w.u_plane, w.phases.count, phase, w.taps, w.phases.index, scratch, w.phases.r)
+        wino_weights_f32(dweight, stride, smaller(lanes, vl), dU + vector * vl, w.u_plane, w.phases.count, phase, w.taps, w.phases.index, scratch, w.tiles.n, w.phases.r)
     else:
-        wino_weights_f64(dweight, stride, smaller(lanes, vl), dU + vector * vl, w.u_plane, w.phases.count, phase, w.taps, w.phases.index, scratch, w.phases.r)
+        wino_weights_f64(dweight, stride, smaller(lanes, vl), dU + vector * vl, w.u_plane, w.phases.count, phase, w.taps, w.phases.index, scratch, w.tiles.n, w.phases.r)
 
 
 cdef void winograd_rows(real *dweight, real *dU, const real *A, const real *B, WinogradOuter *w, ix g, ix tiles, ix task, int accumulate, real *scratch) noexcept nogil:
     """A task's last products, and while its sums are in the caches their taps."""
     cdef ix first = task * w.task_rows, last = smaller(first + w.task_rows, w.a.channels), point, row, vector
-    for point in range(POINTS):
+    for point in range(w.points):
         winograd_sum(dU + point * w.u_plane, A + point * w.a.plane, B + point * w.b.plane, w, tiles, first, last, accumulate)
     for row in range(first, last):
         for vector in range(w.b.vectors):
@@ -538,14 +547,14 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
     memory = <char *> take_scratch(shared + threads * per_thread)
     scratch = memory + shared
     A = <real *> memory
-    B = A + POINTS * w.a.plane
-    dU = B + POINTS * w.b.plane
+    B = A + w.points * w.a.plane
+    dU = B + w.points * w.b.plane
     if not w.turned:
         rows = OUTER_TASK
         while rows > tile_mr(dweight) and ceil_div(w.a.channels, rows) < 2 * threads:
             rows //= 2
         deal_rows(w, rows)
-    own = POINTS * w.u_plane
+    own = w.points * w.u_plane
     for g in range(w.groups):
         first = 0
         while first < tiles:
@@ -556,7 +565,7 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
                 else:
                     winograd_operand(B, &w.b, w, w.turned, g, task - w.a.vectors, first, first + count, <real *> (scratch + threadid() * per_thread))
             if w.turned or first + count < tiles:
-                for task in prange(POINTS * w.row_blocks, num_threads=threads, schedule="dynamic"):
+                for task in prange(w.points * w.row_blocks, num_threads=threads, schedule="dynamic"):
                     winograd_sum(dU + task % w.row_blocks * own + task // w.row_blocks * w.u_plane, A + task // w.row_blocks * w.a.plane,
                                  B + task // w.row_blocks * w.b.plane, w, count, task % w.row_blocks * w.task_rows,
                                  smaller((task % w.row_blocks + 1) * w.task_rows, w.a.channels), first > 0)
@@ -575,7 +584,7 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
     return 0
 
 
-cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source *dy, fc_source *x) noexcept:
+cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source *dy, fc_source *x, ix tile) noexcept:
     cdef fc_tiles *g = &w.tiles
     cdef Weights unused
     memset(&unused, 0, sizeof(unused))
@@ -583,7 +592,8 @@ cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source
     w.source, w.dy, w.samples, w.groups, w.taps = x[0], dy[0], p.N, p.groups, p.taps
     w.rows, w.channels = p.K // p.groups, p.C // p.groups
     g.ph, g.pw = p.dilation[1], p.dilation[2]
-    g.m, g.oh, g.ow = 7 - w.phases.r, ceil_div(p.out[1], g.ph), ceil_div(p.out[2], g.pw)
+    w.points = tile * tile
+    g.n, g.m, g.oh, g.ow = tile, tile + 1 - w.phases.r, ceil_div(p.out[1], g.ph), ceil_div(p.out[2], g.pw)
     g.th, g.tw = ceil_div(g.oh, g.m), ceil_div(g.ow, g.m)
     w.dy_tiles = w.tiles
     make_axis(&g.h, t, p.size[1], 0, p.stride[1] * g.ph, 1, p.mode)
@@ -592,27 +602,28 @@ cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source
     make_axis(&w.dy_tiles.w, t, p.out[2], 0, g.pw, 1, 0)
 
 
-cdef object run_winograd_outer(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads):
+cdef object run_winograd_outer(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads, ix tile):
     cdef WinogradOuter w
     cdef Tables t = Tables(p)
-    describe_winograd_outer(&w, t, p, dy, x)
+    describe_winograd_outer(&w, t, p, dy, x, tile)
     with nogil:
         winograd_outer(dweight, &w, threads)
 
 
-def winograd_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads):
-    """`conv_backward_weight` for 2-d kernels of 2 to 5 taps an axis in every phase of the stride; strided or dilated, not both."""
+def winograd_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads, ix tile):
+    """`conv_backward_weight` for 2-d kernels; strided or dilated, not both. `tile`: points along an axis of it; 6 serve 2 to 5 taps an axis in every phase of the
+    stride, 8 serve 3 to 7."""
     cdef fc_source source_y, source_x
     check_result(dweight)
     make_source(&source_y, dy, shape, shape.K, shape.out, "dy")
     make_source(&source_x, x, shape, shape.C, shape.size, "x")
     if cnp.PyArray_TYPE(dweight) == cnp.NPY_FLOAT:
-        run_winograd_outer(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads)
+        run_winograd_outer(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads, tile)
     else:
-        run_winograd_outer(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads)
+        run_winograd_outer(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads, tile)
 
 
-cdef size_t winograd_bytes(real *tag, str direction, Shape p, int threads) except? 0:
+cdef size_t winograd_bytes(real *tag, str direction, Shape p, int threads, ix tile) except? 0:
     cdef Winograd w
     cdef WinogradOuter o
     cdef Tables t = Tables(p)
@@ -622,16 +633,16 @@ cdef size_t winograd_bytes(real *tag, str direction, Shape p, int threads) excep
     memset(&source, 0, sizeof(source))
     memset(&weight, 0, sizeof(weight))
     if direction == "backward_weight":
-        describe_winograd_outer(&o, t, p, &source, &source)
+        describe_winograd_outer(&o, t, p, &source, &source, tile)
         plan_winograd_outer(tag, &o, &shared, &per_thread)
     else:
-        describe_winograd(&w, t, p, &source, &weight, NULL, direction == "backward_input")
+        describe_winograd(&w, t, p, &source, &weight, NULL, direction == "backward_input", tile)
         plan_winograd(tag, &w, &shared, &per_thread)
     return shared + threads * per_thread
 
 
-def winograd_scratch(str direction, int itemsize, Shape shape, int threads):
+def winograd_scratch(str direction, int itemsize, Shape shape, int threads, ix tile):
     """Bytes of scratch of "forward", "backward_input" or "backward_weight" by Winograd."""
     if itemsize == 4:
-        return winograd_bytes(<float *> NULL, direction, shape, threads)
-    return winograd_bytes(<double *> NULL, direction, shape, threads)
+        return winograd_bytes(<float *> NULL, direction, shape, threads, tile)
+    return winograd_bytes(<double *> NULL, direction, shape, threads, tile)

@@ -11,6 +11,8 @@
 #include "elementwise.h"
 #include "direct.h"
 #include "depthwise.h"
+#include "winograd_points.h"
+#include "winograd_rows.h"
 #include "winograd.h"
 #include "softmax.h"
 #include "loss.h"

@@ -153,6 +153,13 @@ def convolutions():
     yield Convolution(2, (1, 67, 6, 7), (17, 67, 3, 3), padding=1, label="edge-length")
     yield Convolution(2, (1, 5, 31, 33), (17, 5, 3, 3), padding=1, label="edge-pixels")
 
+    for kernel in (4, 5, 6, 7):  # more than a vector of tiles of either size, in rows that do not end with one
+        yield Convolution(2, (2, 3, 21, 43), (5, 3, kernel, kernel), padding=kernel // 2, label="large-kernel")
+    for filters in (33, 40):  # of which tasks take 32 or fewer, and so many tiles that they do not pass at once
+        yield Convolution(2, (2, 9, 38, 45), (filters, 9, 4, 4), padding=2, label="uneven-tasks")
+    yield Convolution(2, (1, 4, 40, 23), (6, 2, 7, 7), padding=3, groups=2, activation="relu", label="large-kernel")
+    yield Convolution(2, (1, 3, 26, 51), (4, 3, 11, 11), stride=2, padding=5, label="large-kernel")
+
     for ndim in (1, 2, 3):
         one, two, three, five, nine = ((size,) * ndim for size in (1, 2, 3, 5, 9))
         yield Convolution(ndim, (2, 4, *one), (3, 4, *one), label="one-pixel")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._errors import UnsupportedError
+from . import winograd
 from .arrays import poisoned
 from .cases import cases
 from .operations import Convolution, widened
@@ -112,11 +113,11 @@ def expectation(case, dtype, kind):
 
 
 @functools.lru_cache(maxsize=16)
-def _winograd_limits(case, dtype, kind, names):
+def _winograd_limits(case, dtype, kind, tiles):
     """The bounds of results that come from Winograd's algorithm; for integers too: it is never exact."""
     inputs, expected, _ = expectation(case, dtype, kind)
     with np.errstate(all="ignore"):
-        return case.winograd_bounds(widened(inputs), expected, dtype, names)
+        return case.winograd_bounds(widened(inputs), expected, dtype, dict(tiles))
 
 
 def _limits(namespace, case, dtype, kind, algorithm):
@@ -124,9 +125,9 @@ def _limits(namespace, case, dtype, kind, algorithm):
     inputs, expected, limits = expectation(case, np.dtype(dtype), kind)
     chosen = case.chosen(namespace, np.dtype(dtype), algorithm)
     refused = {name for name, how in chosen.items() if how is None}
-    inexact = tuple(name for name in limits if chosen.get(name) == "winograd")
+    inexact = {name: tile for name, tile in winograd.used(chosen).items() if name in limits}
     if inexact:
-        limits = limits | _winograd_limits(case, np.dtype(dtype), kind, inexact)
+        limits = limits | _winograd_limits(case, np.dtype(dtype), kind, tuple(inexact.items()))
     return inputs, expected, limits, inexact, refused
 
 

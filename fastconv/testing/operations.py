@@ -223,21 +223,21 @@ class Convolution(Case):
             del errors[f"{self.op}_backward dweight"]
         return errors
 
-    def winograd_bounds(self, inputs, results, dtype, names):
-        """Admissible errors of those results that were computed by Winograd's algorithm."""
+    def winograd_bounds(self, inputs, results, dtype, tiles):
+        """Admissible errors of those results that were computed by Winograd's algorithm: {name: tile}."""
         p = self.problem(np.float64)
         x, weight, dy = _magnitudes(inputs, "x", "weight", "dy")
         bias = _magnitudes(inputs, "bias")[0] if self.bias else None
         errors = {}
-        for name in names:
+        for name, tile in tiles.items():
             what = name.split()[1]
             if what == "y":
-                errors[name] = winograd.forward(x, weight, bias, p, dtype)
+                errors[name] = winograd.forward(x, weight, bias, p, dtype, tile)
                 errors[name] = bounds.activated(p.activation, results[name], errors[name], dtype)
             elif what == "dx":
-                errors[name] = winograd.backward_input(dy, weight, None, p, dtype)
+                errors[name] = winograd.backward_input(dy, weight, None, p, dtype, tile)
             else:
-                errors[name] = winograd.backward_weight(dy, x, p, dtype)
+                errors[name] = winograd.backward_weight(dy, x, p, dtype, tile)
         return errors
 
     def pairings(self, inputs, results):
@@ -309,20 +309,20 @@ class Transposed(Case):
             name: bounds.bound(magnitude[name], length, dtype) for name, length in zip(magnitude, lengths)
         }
 
-    def winograd_bounds(self, inputs, results, dtype, names):
+    def winograd_bounds(self, inputs, results, dtype, tiles):
         """As for `Convolution`, of which this is the adjoint: x stands for its dy, dy for its x."""
         p = self.problem(np.float64)
         x, weight, dy = _magnitudes(inputs, "x", "weight", "dy")
         bias = _magnitudes(inputs, "bias")[0] if self.bias else None
         errors = {}
-        for name in names:
+        for name, tile in tiles.items():
             what = name.split()[1]
             if what == "y":
-                errors[name] = winograd.backward_input(x, weight, bias, p, dtype)
+                errors[name] = winograd.backward_input(x, weight, bias, p, dtype, tile)
             elif what == "dx":
-                errors[name] = winograd.forward(dy, weight, None, p, dtype)
+                errors[name] = winograd.forward(dy, weight, None, p, dtype, tile)
             else:
-                errors[name] = winograd.backward_weight(x, dy, p, dtype)
+                errors[name] = winograd.backward_weight(x, dy, p, dtype, tile)
         return errors
 
     pairings = Convolution.pairings

@@ -1,6 +1,6 @@
 """The bound on Winograd convolution: how its transforms amplify rounding errors, element by element.
 
-Winograd's algorithm computes tiles of m outputs from m + r - 1 = 6 inputs along each axis,
+Winograd's algorithm computes tiles of m outputs from m + r - 1 inputs along each axis, 6 or 8 of them,
 
     y = A^T [ (G w G^T) * (B^T d B) ] A ,        summed over channels before A is applied.
 
@@ -25,25 +25,33 @@ import numpy as np
 
 from . import bounds
 
-POINTS = (0.0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)  # and infinity
-TILE = len(POINTS) + 1
+TILES = {"winograd": 6, "winograd8": 8}
+"""Algorithm -> inputs of its tiles along an axis."""
 
-ROUNDINGS = 32
+POINTS = {6: (0.0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 8: (0.0, 1 / 2, -1 / 2, 1.0, -1.0, 2.0, -2.0)}  # and infinity
+
+ROUNDINGS = {6: 32, 8: 38}
 """Roundings that an element of the result has gone through, besides those of the sum over channels.
 
 A transform along one axis passes a value through at most 4 for the inputs (two products with constants, two
-sums) and 4 for the outputs; the filter's through 6 (one sum more, and a constant that is rounded itself). Two
-axes: 28. Four more for the product, the bias, storing, and the reference.
+sums; a sum more with 8 points) and 4 for the outputs (5); the filter's through 6 (three or four sums, a product
+with a power of the point, one with a constant that is rounded itself; 7). Two axes: 28 (34). Four more for the
+product, the bias, storing, and the reference.
 """
 
 
-def matrices(r):
-    """(B^T, G, A^T) of the tile of `TILE` inputs for r taps: A^T [(G w) * (B^T d)] correlates d with w."""
-    m, last = TILE + 1 - r, TILE - 1
-    whole = np.poly(POINTS)[::-1]  # product of (t - p), coefficients from t^0 up
-    BT, G, AT = np.zeros((TILE, TILE)), np.zeros((TILE, r)), np.zeros((m, TILE))
-    for j, point in enumerate(POINTS):
-        others = [p for p in POINTS if p != point]
+def used(chosen):
+    """Of {result: algorithm}, those by Winograd's algorithm: {result: inputs of a tile}."""
+    return {name: TILES[algorithm] for name, algorithm in chosen.items() if algorithm in TILES}
+
+
+def matrices(tile, r):
+    """(B^T, G, A^T) of the tile of `tile` inputs for r taps: A^T [(G w) * (B^T d)] correlates d with w."""
+    points, m, last = POINTS[tile], tile + 1 - r, tile - 1
+    whole = np.poly(points)[::-1]  # product of (t - p), coefficients from t^0 up
+    BT, G, AT = np.zeros((tile, tile)), np.zeros((tile, r)), np.zeros((m, tile))
+    for j, point in enumerate(points):
+        others = [p for p in points if p != point]
         BT[j, :last] = np.poly(others)[::-1]
         G[j] = point ** np.arange(r) / np.prod([point - p for p in others])
         AT[:, j] = point ** np.arange(m)
@@ -51,9 +59,9 @@ def matrices(r):
     return BT, G, AT
 
 
-def transforms(r):
+def transforms(tile, r):
     """The matrices in absolute values."""
-    return tuple(np.abs(matrix) for matrix in matrices(r))
+    return tuple(np.abs(matrix) for matrix in matrices(tile, r))
 
 
 def _tiles(plane, first, counts, m, width):
@@ -72,24 +80,24 @@ def _points(matrix, tiles):
     return np.einsum("pa,...ab,qb->...pq", matrix, tiles, matrix, optimize=True)
 
 
-def _correlation(x, w, first, out):
+def _correlation(x, w, first, out, tile):
     """The sum over c of x[n, g, c] correlated with w[g, k, c]: `out` outputs, the first at `first` of x."""
     (N, G, C), r = x.shape[:3], w.shape[-1]
-    m, counts = TILE + 1 - r, [-(-o // (TILE + 1 - r)) for o in out]
-    BT, filters, AT = transforms(r)
-    d = _points(BT, _tiles(x.reshape(N, G * C, *x.shape[3:]), first, counts, m, TILE))
-    d = d.reshape(N, G, C, *counts, TILE, TILE)
+    m, counts = tile + 1 - r, [-(-o // (tile + 1 - r)) for o in out]
+    BT, filters, AT = transforms(tile, r)
+    d = _points(BT, _tiles(x.reshape(N, G * C, *x.shape[3:]), first, counts, m, tile))
+    d = d.reshape(N, G, C, *counts, tile, tile)
     y = _points(AT, np.einsum("gkcpq,ngctupq->ngktupq", _points(filters, w), d))
     y = y.transpose(0, 1, 2, 3, 5, 4, 6).reshape(N, G, w.shape[1], counts[0] * m, counts[1] * m)
     return y[..., : out[0], : out[1]]
 
 
-def _outer(x, dy, r):
+def _outer(x, dy, r, tile):
     """The gradient with respect to w of the above, from position 0 on, and the length of its sums."""
     (N, G, C), K = x.shape[:3], dy.shape[2]
-    m, counts = TILE + 1 - r, [-(-o // (TILE + 1 - r)) for o in dy.shape[-2:]]
-    BT, filters, AT = transforms(r)
-    d = _points(BT, _tiles(x.reshape(N, G * C, *x.shape[3:]), (0, 0), counts, m, TILE))
+    m, counts = tile + 1 - r, [-(-o // (tile + 1 - r)) for o in dy.shape[-2:]]
+    BT, filters, AT = transforms(tile, r)
+    d = _points(BT, _tiles(x.reshape(N, G * C, *x.shape[3:]), (0, 0), counts, m, tile))
     e = _points(AT.T, _tiles(dy.reshape(N, G * K, *dy.shape[3:]), (0, 0), counts, m, m))
     d, e = d.reshape(N, G, C, *d.shape[2:]), e.reshape(N, G, K, *e.shape[2:])
     return _points(filters.T, np.einsum("ngktupq,ngctupq->gkcpq", e, d)), N * counts[0] * counts[1]
@@ -132,14 +140,14 @@ def _maps(p):
     return np.ndindex(*dilation), [-(-out // d) for out, d in zip(p.out[1:], dilation)]
 
 
-def _source_phases(x, p, map=(0, 0)):
+def _source_phases(x, p, tile, map=(0, 0)):
     """|x| as (N, G, C * sh * sw, rows, columns): row i of phase a stands at a + s * i - pad_low, and with a
     dilation d, for the outputs of phase b of it, at b + d * i - pad_low.
 
     As far as whole tiles reach, which is beyond what the outputs need.
     """
     r = _taps(p)
-    m = TILE + 1 - r
+    m = tile + 1 - r
     index = []
     for a, first, out in zip((1, 2), map, _maps(p)[1]):
         reach = -(-out // m) * m + r - 1
@@ -155,16 +163,16 @@ def _source_phases(x, p, map=(0, 0)):
 # ---- the three directions -------------------------------------------------------------------------------
 
 
-def bound(magnitude, length, dtype):
+def bound(magnitude, length, dtype, tile):
     """|error| of a result of Winograd's algorithm, `length` products summed between the transforms.
 
     THE bound, for a sum that is longer by the roundings of the transforms: their errors are as independent as
     those of the sum, each at most eps / 2 of what the magnitude adds up, and so part of the same random walk.
     """
-    return bounds.bound(magnitude, length + ROUNDINGS, dtype)
+    return bounds.bound(magnitude, length + ROUNDINGS[tile], dtype)
 
 
-def forward(x, weight, bias, p, dtype):
+def forward(x, weight, bias, p, dtype, tile):
     """|error| of y, in its shape, before its activation; x, weight, bias: float64; p: the problem."""
     w = _weight_phases(weight, p)
     w = w.reshape(*w.shape[:2], -1, *w.shape[-2:])
@@ -172,13 +180,13 @@ def forward(x, weight, bias, p, dtype):
     maps, out = _maps(p)
     for a, b in maps:
         part = y[..., a :: p.dilation[1], b :: p.dilation[2]]
-        part[...] = _correlation(_source_phases(x, p, (a, b)), w, (0, 0), out)[..., : part.shape[-2], : part.shape[-1]]
+        part[...] = _correlation(_source_phases(x, p, tile, (a, b)), w, (0, 0), out, tile)[..., : part.shape[-2], : part.shape[-1]]
     if bias is not None:
         y = y + np.abs(bias).reshape(1, p.groups, -1, 1, 1)
-    return bound(y, w.shape[2], dtype).reshape(p.y_shape)
+    return bound(y, w.shape[2], dtype, tile).reshape(p.y_shape)
 
 
-def backward_input(dy, weight, bias, p, dtype):
+def backward_input(dy, weight, bias, p, dtype, tile):
     """|error| of dx, in its shape (or of the y of a transposed convolution, bias added)."""
     if p.padding_mode != "zeros":
         raise NotImplementedError(f"{p.name}: no bound for Winograd's algorithm is known here")
@@ -186,17 +194,17 @@ def backward_input(dy, weight, bias, p, dtype):
     dy = np.abs(dy).reshape(p.N, p.groups, p.K // p.groups, *p.out[1:])
     dx = np.zeros((p.N, p.groups, p.C // p.groups, *p.size[1:]))
     if math.prod(p.dilation) > 1:
-        _dilated_input(dx, dy, w[:, :, :, 0, 0], p)
+        _dilated_input(dx, dy, w[:, :, :, 0, 0], p, tile)
     else:
-        _strided_input(dx, dy, w, p)
+        _strided_input(dx, dy, w, p, tile)
     if bias is not None:
         dx = dx + np.abs(bias).reshape(1, p.groups, -1, 1, 1)
-    return bound(dx, p.K // p.groups, dtype).reshape(p.x_shape)
+    return bound(dx, p.K // p.groups, dtype, tile).reshape(p.x_shape)
 
 
-def _dilated_input(dx, dy, w, p):
+def _dilated_input(dx, dy, w, p, tile):
     r = _taps(p)
-    m = TILE + 1 - r
+    m = tile + 1 - r
     rows = [-(-n // d) for n, d in zip(p.size[1:], p.dilation[1:])]
     dy = np.pad(dy, [(0, 0)] * 3 + [(0, 1), (0, 1)])  # what index -1 selects: a zero
     for phase in np.ndindex(*p.dilation[1:]):
@@ -206,17 +214,17 @@ def _dilated_input(dx, dy, w, p):
             for a, low, d, n, out in zip(phase, p.pad_low[1:], p.dilation[1:], rows, p.out[1:])
         )
         part = dx[..., phase[0] :: p.dilation[1], phase[1] :: p.dilation[2]]
-        whole = _correlation(dy[..., h[:, None], w_], w, (0, 0), rows)
+        whole = _correlation(dy[..., h[:, None], w_], w, (0, 0), rows, tile)
         part[...] = whole[..., : part.shape[-2], : part.shape[-1]]
 
 
-def _strided_input(dx, dy, w, p):
+def _strided_input(dx, dy, w, p, tile):
     r, low = _taps(p), p.pad_low[1:]
     # position i of dx is row (i + low) // s of phase (i + low) % s; tiles begin at the row of position 0
     begin = [lo // s for lo, s in zip(low, p.stride[1:])]
     rows = [(n - 1 + lo) // s - b + 1 for n, lo, s, b in zip(p.size[1:], low, p.stride[1:], begin)]
     for phase in np.ndindex(*p.stride[1:]):
-        part = _correlation(dy, w[:, :, :, phase[0], phase[1]], [b - r + 1 for b in begin], rows)
+        part = _correlation(dy, w[:, :, :, phase[0], phase[1]], [b - r + 1 for b in begin], rows, tile)
         to, of = [], []
         for a, s, b, lo, n, count in zip(phase, p.stride[1:], begin, low, p.size[1:], rows):
             position = a + s * (b + np.arange(count)) - lo
@@ -226,14 +234,16 @@ def _strided_input(dx, dy, w, p):
         dx[:, :, :, to[0][:, None], to[1]] = part[:, :, :, of[0][:, None], of[1]]
 
 
-def backward_weight(dy, x, p, dtype):
+def backward_weight(dy, x, p, dtype, tile):
     """|error| of dweight, in its shape."""
     r, (sh, sw) = _taps(p), p.stride[1:]
     dy = np.abs(dy).reshape(p.N, p.groups, p.K // p.groups, *p.out[1:])
     dw, length = 0, 0
     for a, b in _maps(p)[0]:
-        part, count = _outer(_source_phases(x, p, (a, b)), dy[..., a :: p.dilation[1], b :: p.dilation[2]], r)
+        part, count = _outer(
+            _source_phases(x, p, tile, (a, b)), dy[..., a :: p.dilation[1], b :: p.dilation[2]], r, tile
+        )
         dw, length = dw + part, length + count
     dw = dw.reshape(*dw.shape[:2], p.C // p.groups, sh, sw, r, r).transpose(0, 1, 2, 5, 3, 6, 4)
     dw = dw.reshape(*dw.shape[:3], r * sh, r * sw)[..., : p.kernel[1], : p.kernel[2]]
-    return bound(dw, length, dtype).reshape(p.weight_shape)
+    return bound(dw, length, dtype, tile).reshape(p.weight_shape)
