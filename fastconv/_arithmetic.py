@@ -85,14 +85,33 @@ def count_right(outputs, classes):
 
 def number(value):
     """A scalar as a Python number; of one on a device the host has to wait for it."""
-    if _there(value) is not None:
-        value = importlib.import_module("fastconv.cuda").to_host(value)
+    value = to_host(value)
     return value.item() if hasattr(value, "item") else value
 
 
 def to_host(array):
-    """The array as a NumPy array."""
-    return array if _there(array) is None else importlib.import_module("fastconv.cuda").to_host(array)
+    """The array as a NumPy array; of 16 bits as float32, which holds the same numbers."""
+    if _there(array) is None:
+        return array
+    return importlib.import_module("fastconv.cuda").to_host(cast(array, computed(array)))
+
+
+def is_short(array):
+    """Whether the elements are floats of 16 bits that live on a device: a host computes with none."""
+    return _there(array) is not None and arguments.is_half(dtype(array))
+
+
+def computed(array):
+    """NumPy's dtype in which the elements are computed with: float32 for those of 16 bits."""
+    return np.dtype(np.float32) if is_short(array) else dtype(array)
+
+
+def cast(array, to):
+    """The array in another float dtype, one of NumPy's or a name; itself if it has it. Rounded to nearest."""
+    if dtype(array).name == getattr(to, "name", to):
+        return array
+    there = _there(array)
+    return array.astype(to) if there is None else there.cast(array, to)
 
 
 def dtype(array):
@@ -120,18 +139,23 @@ def deferred_checks(array):
 # -- rules: an update of some arrays, element by element, written once for the host and the device -----------
 
 
-def apply(rule, changed, read=(), numbers=()):
+def apply(rule, changed, read=(), numbers=(), decay=0.0, rounded=None):
     """changed = rule(*changed, *read, *numbers), element by element and in place.
 
     rule: a function of as many numbers, made of + - * / and `sqrt`, that returns a tuple: the new values of
         the arrays to be changed. It names nothing else, and no integer literal, which on a device would make
         float64 of float32. On the host it gets pieces of the arrays, on a device single elements.
     changed, read: arrays of one shape and dtype; numbers: Python numbers, used in that dtype.
+    decay: if not 0, decay * changed[0] is added to read[0] before.
+    rounded: on a device, an array of 16 bits that is changed[0] rounded, before and after; where it was
+        changed in between, it counts. The arrays to be read may then have 16 bits too.
     """
     there = _there(changed[0])
     if there is not None:
-        there.apply(rule, changed, read, numbers)
+        there.apply(rule, changed, read, numbers, decay, rounded)
         return
+    if decay:
+        read = [add(read[0], changed[0], float(decay)), *read[1:]]
     numbers = [float(n) for n in numbers]
     arrays = (*changed, *read)
     if changed[0].size <= BLOCK or not all(a.flags.c_contiguous for a in arrays):

@@ -3,11 +3,15 @@
 `step()` changes every parameter's `.data` in place from its `.grad`; one whose `.grad` is None is left alone.
 `weight_decay` adds weight_decay * data to the gradient (L2 regularisation). Options are attributes
 (`optimizer.lr`) and may be changed between steps. Everything is computed in the parameter's dtype, element by
-element, where the parameter lives.
+element, where the parameter lives. Of a parameter of 16 bits (on a device), in which small steps would be
+lost, the optimiser keeps a float32 copy, its "master": steps are made there, with float32 state, and the
+parameter is the master rounded. What somebody else changes in the parameter counts from the next step on.
 
 The equations are the small functions in front of each class, rules for `_arithmetic.apply`: they compute the
 new value of one element, or of a piece of an array, and the same text runs on the host and on a device.
 """
+
+import functools
 
 import numpy as np
 
@@ -56,13 +60,20 @@ class Optimizer:
         """One update of every parameter that has a gradient."""
         for parameter, state in zip(self.params, self._state):
             if parameter.grad is not None:
-                gradient = parameter.grad
-                if self.weight_decay:
-                    gradient = arithmetic.add(gradient, parameter.data, float(self.weight_decay))
-                self._update(parameter.data, gradient, state)
+                data, rounded = parameter.data, None
+                if arithmetic.is_short(data):
+                    if "master" not in state:
+                        state["master"] = arithmetic.cast(data, "float32")
+                    data, rounded = state["master"], data
+                decay = float(self.weight_decay)
+                apply = functools.partial(arithmetic.apply, decay=decay, rounded=rounded)
+                self._update(apply, data, parameter.grad, state)
 
-    def _update(self, data, gradient, state):
-        """Change `data` in place; `state` is this parameter's dictionary of arrays, empty at first."""
+    def _update(self, apply, data, gradient, state):
+        """Change `data` in place by `apply(rule, changed, read, numbers)`.
+
+        state: this parameter's dictionary of arrays, empty at first.
+        """
         raise NotImplementedError
 
     def state_dict(self):
@@ -94,11 +105,11 @@ class Optimizer:
                 raise ValueError(
                     f"{name}.load_state_dict: {key!r} belongs to no parameter (there are {len(self.params)})"
                 )
-            if item not in self.arrays:
+            data, array = self.params[int(index)].data, np.asarray(array)
+            if item not in self.arrays and not (item == "master" and arithmetic.is_short(data)):
                 raise ValueError(
                     f"{name}.load_state_dict: {key!r} is no array of {name} (need {self.arrays})"
                 )
-            data, array = self.params[int(index)].data, np.asarray(array)
             shape = () if item == "step" else tuple(data.shape)
             if array.shape != shape or array.dtype.kind not in "fiu":
                 raise ValueError(
@@ -108,7 +119,7 @@ class Optimizer:
             if item == "step":
                 arrays[int(index)][item] = np.array(array, np.int64)
             else:
-                arrays[int(index)][item] = arithmetic.like(data, np.array(array, arithmetic.dtype(data)))
+                arrays[int(index)][item] = arithmetic.like(data, np.array(array, arithmetic.computed(data)))
         for option, value in state["options"].items():
             setattr(self, option, tuple(value) if isinstance(value, (list, tuple)) else value)
         self._state = arrays
@@ -147,13 +158,13 @@ class SGD(Optimizer):
             raise ValueError(f"SGD: momentum is {momentum} with nesterov (need > 0)")
         super().__init__(params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
 
-    def _update(self, data, gradient, state):
+    def _update(self, apply, data, gradient, state):
         if not self.momentum:
-            arithmetic.apply(_descend, [data], [gradient], [self.lr])
+            apply(_descend, [data], [gradient], [self.lr])
             return
         velocity = _slot(state, "momentum", data)  # of 0: the first velocity is the gradient
         rule = _descend_ahead if self.nesterov else _descend_heavily
-        arithmetic.apply(rule, [data, velocity], [gradient], [self.lr, self.momentum])
+        apply(rule, [data, velocity], [gradient], [self.lr, self.momentum])
 
 
 def _adagrad(data, total, gradient, rate, eps):
@@ -181,11 +192,11 @@ class Adagrad(Optimizer):
             eps=eps,
         )
 
-    def _update(self, data, gradient, state):
+    def _update(self, apply, data, gradient, state):
         total = _slot(state, "sum", data, self.initial_accumulator_value)
         step = _count_step(state)
         rate = float(self.lr) / (1 + (step - 1) * self.lr_decay)
-        arithmetic.apply(_adagrad, [data, total], [gradient], [rate, self.eps])
+        apply(_adagrad, [data, total], [gradient], [rate, self.eps])
 
 
 def _adadelta(data, square, update, gradient, rate, rho, rest, eps):
@@ -207,10 +218,10 @@ class Adadelta(Optimizer):
         _below_one("Adadelta", "rho", rho, inclusive=True)
         super().__init__(params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay)
 
-    def _update(self, data, gradient, state):
+    def _update(self, apply, data, gradient, state):
         square, update = _slot(state, "square", data), _slot(state, "update", data)
         numbers = self.lr, self.rho, 1 - self.rho, self.eps
-        arithmetic.apply(_adadelta, [data, square, update], [gradient], numbers)
+        apply(_adadelta, [data, square, update], [gradient], numbers)
 
 
 def _rmsprop(data, square, gradient, rate, alpha, rest, eps):
@@ -257,7 +268,7 @@ class RMSprop(Optimizer):
             centered=centered,
         )
 
-    def _update(self, data, gradient, state):
+    def _update(self, apply, data, gradient, state):
         changed, numbers = (
             [data, _slot(state, "square", data)],
             [self.lr, self.alpha, 1 - self.alpha, self.eps],
@@ -268,7 +279,7 @@ class RMSprop(Optimizer):
             changed.append(_slot(state, "momentum", data))
             numbers.append(self.momentum)
         rule = RMSPROP[bool(self.centered), bool(self.momentum)]
-        arithmetic.apply(rule, changed, [gradient], numbers)
+        apply(rule, changed, [gradient], numbers)
 
 
 # (centered, with momentum) -> rule
@@ -301,12 +312,12 @@ class Adam(Optimizer):
             _below_one("Adam", "a beta", beta)
         super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
 
-    def _update(self, data, gradient, state):
+    def _update(self, apply, data, gradient, state):
         mean, square = _slot(state, "mean", data), _slot(state, "square", data)
         step, (beta1, beta2) = _count_step(state), self.betas
         rate, growth = float(self.lr) / (1 - beta1**step), (1 - beta2**step) ** 0.5
         numbers = rate, beta1, 1 - beta1, beta2, 1 - beta2, growth, self.eps
-        arithmetic.apply(_adam, [data, mean, square], [gradient], numbers)
+        apply(_adam, [data, mean, square], [gradient], numbers)
 
 
 def _slot(state, name, data, value=0):

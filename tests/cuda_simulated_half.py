@@ -13,7 +13,7 @@ from cuda_simulated_host import Tensor, W, X, torch  # noqa: F401  torch is a fi
 from emulator.operations import from_bits, to_bits
 
 import fastconv as fc
-from fastconv import testing
+from fastconv import _arithmetic, nn, optim, testing, train
 from fastconv._arguments import BFLOAT16
 from fastconv.cuda import _arrays, _device_array
 from fastconv.cuda._backend import half
@@ -279,8 +279,6 @@ def test_results_are_of_the_callers_kind(torch):  # noqa: F811
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_layers_move_arrays_without_computing(dtype):
-    from fastconv import _arithmetic
-
     x = on_device(dtype, X)
     expected = shortened(X, dtype)
     testing.same_bits(fetched(_arithmetic.concatenate([x, x], 1)), np.concatenate([expected, expected], 1))
@@ -301,3 +299,165 @@ def test_layers_move_arrays_without_computing(dtype):
             return (a + b,)
 
         _arithmetic.apply(rule, [x], [x])
+
+
+# -- layers and training -------------------------------------------------------------------------------------
+
+
+def widened_there(array):
+    """The numbers of an array of numba's kind as float32."""
+    return _arithmetic.to_host(array)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_arrays_are_converted_on_the_device(dtype):
+    there = fc.cuda.to_device(X + np.float32(0.1), dtype)
+    assert _arithmetic.dtype(there).name == dtype
+    testing.same_bits(widened_there(there), shortened(X + np.float32(0.1), dtype))
+    testing.same_bits(fc.cuda.to_host(fc.cuda.to_device(there, "float32")), widened_there(there))
+    assert fc.cuda.to_device(there, dtype) is there
+    y = fc.cuda.relu(there)  # results are of the same kind and dtype
+    assert _arithmetic.dtype(y).name == dtype
+    with pytest.raises(TypeError, match="cast: int64 to float16, accepted: float16, bfloat16, float32, fl"):
+        fc.cuda.to_device(np.arange(3), "float16")
+    with pytest.raises(TypeError, match="cast: float32 to int8"):
+        fc.cuda.to_device(X, "int8")
+
+
+OPTIMISERS = [
+    ("SGD", dict(lr=0.1)), ("SGD", dict(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)),
+    ("Adagrad", dict(weight_decay=0.1)), ("Adadelta", {}), ("Adam", dict(weight_decay=0.5)),
+    ("RMSprop", dict(centered=True, momentum=0.5)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("kind, options", OPTIMISERS)
+def test_masters_are_those_of_float32(kind, options, dtype):
+    """Steps from the same start with the same gradients give the same float32 numbers, rounded into data."""
+    rng = np.random.default_rng(0)
+    start = shortened(rng.standard_normal((3, 5)).astype(np.float32), dtype)
+    short = nn.Parameter(fc.cuda.to_device(start, dtype))
+    single = nn.Parameter(fc.cuda.to_device(start))
+    ours, theirs = (getattr(optim, kind)([p], **options) for p in (short, single))
+    for _ in range(3):
+        gradient = rng.standard_normal((3, 5)).astype(np.float32)
+        short.grad = fc.cuda.to_device(gradient, dtype)
+        single.grad = fc.cuda.to_device(short.grad, "float32")
+        ours.step(), theirs.step()
+    expected = fc.cuda.to_host(single.data)
+    testing.same_bits(ours.state_dict()["state"]["0.master"], expected)
+    testing.same_bits(widened_there(short.data), shortened(expected, dtype))
+    again = getattr(optim, kind)([short], **options)
+    again.load_state_dict(ours.state_dict())
+    for name, array in ours.state_dict()["state"].items():
+        testing.same_bits(again.state_dict()["state"][name], array)
+    with pytest.raises(ValueError, match="'0.master' is no array of"):
+        theirs.load_state_dict(ours.state_dict())
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_small_steps_add_up_and_changed_parameters_count(dtype):
+    parameter = nn.Parameter(fc.cuda.to_device(np.ones(9, np.float32), dtype))
+    optimizer = optim.SGD([parameter], lr=2.0**-13)
+    parameter.grad = fc.cuda.to_device(np.ones(9, np.float32), dtype)
+    for _ in range(64):  # each less than half of what lies between two numbers of either dtype
+        optimizer.step()
+    assert (widened_there(parameter.data) == 1 - 2.0**-7).all()
+    changed = np.ones(9, np.float32)
+    changed[3] = 2
+    parameter.data = fc.cuda.to_device(changed, dtype)
+    optimizer.step()
+    # where the data are what the master would be rounded to, nothing has changed
+    expected = np.float32(changed - 2.0**-13)
+    testing.same_bits(optimizer.state_dict()["state"]["0.master"], expected)
+
+
+def network(dtype):
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, rng=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2, 1), nn.Flatten(),
+        nn.Dropout(0.1, rng=2), nn.Linear(4, 2, rng=3),
+    )  # fmt: skip
+    return model.to("cuda", dtype)
+
+
+def digits():
+    x, y = fc.data.digits()
+    return np.ascontiguousarray(x[:24, :, 1::2, 1::2], np.float32), (y[:24] % 2).astype(np.int64)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_training(dtype, tmp_path):
+    x, y = digits()
+    data = fc.cuda.to_device(x, dtype), fc.cuda.to_device(y)
+    settings = dict(batch_size=8, seed=0, progress=False)
+    model = network(dtype)
+    history = train.fit(
+        model, data, epochs=3, optimizer=optim.Adam(model.parameters(), lr=0.1), **settings,
+        checkpoint=tmp_path / "whole.npz",
+    )  # fmt: skip
+    assert history[-1]["loss"] < 0.9 * history[0]["loss"]
+    after = train.evaluate(model, data)
+    assert after.loss < history[0]["loss"] and after.accuracy > 0.5 and after.outputs.dtype == np.float32
+    names = {name: _arithmetic.dtype(array).name for name, array in model._state().items()}
+    assert names["0.weight"] == names["6.bias"] == dtype
+    assert {names[f"1.{name}"] for name in ("weight", "bias", "running_mean", "running_var")} == {"float32"}
+    # an interrupted run ends with the bits of a whole one, masters included
+    part = network(dtype)
+    for epochs in (1, 3):
+        optimizer = optim.Adam(part.parameters(), lr=0.1)
+        train.fit(
+            part, data, epochs=epochs, optimizer=optimizer, **settings,
+            checkpoint=tmp_path / "part.npz", resume=epochs == 3,
+        )  # fmt: skip
+    whole = model.state_dict()
+    for name, array in part.state_dict().items():
+        testing.same_bits(array, whole[name], name)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_layers_there_and_back(dtype):
+    model = network(dtype)
+    state = model.state_dict()
+    assert {a.dtype.name for a in state.values()} == {"float32", "int64"}
+    other = network(dtype)
+    for parameter in other.parameters():
+        parameter.data = _arithmetic.full_like(parameter.data, 0.0)
+    other.load_state_dict(state)
+    assert _arithmetic.dtype(other._state()["0.weight"]).name == dtype
+    for name, array in other.state_dict().items():
+        testing.same_bits(array, state[name], name)
+    model.to("cpu")
+    x, _ = digits()
+    short = widened_there(other(fc.cuda.to_device(x, dtype)))
+    assert model._state()["0.weight"].dtype == np.float32
+    # one rounding of values near 1 for each of five layers
+    testing.compare(short, model(shortened(x, dtype)).astype(np.float64), 5 * 2 * bounds.unit(dtype))
+    assert _arithmetic.dtype(other.to("cuda", "float32")._state()["0.weight"]) == np.float32
+
+
+def test_words_of_to():
+    for device, dtype in (("cpu", "float16"), ("cuda", "int8"), ("cpu", "half")):
+        with pytest.raises(ValueError, match=f"to: dtype is '{dtype}' on '{device}' .need 'float32' or "):
+            nn.Linear(2, 2).to(device, dtype)
+    assert nn.Linear(2, 2).to("cpu", "float64").weight.dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_statistics_in_float32(dtype):
+    rng = np.random.default_rng(0)
+    x = shortened(rng.standard_normal((4, 3, 5)).astype(np.float32) + 4, dtype)
+    kept = [rng.random(3).astype(np.float32) + np.float32(0.5) for _ in range(4)]
+    there = fc.cuda.to_device(x, dtype), *map(fc.cuda.to_device, kept)
+    wide = [a.astype(np.float64) for a in (x, *kept)]
+    y = fc.cuda.batch_norm(*there, training=True)
+    options = True, 0.1, 1e-5
+    limits = bounds.batch_norm(*wide, *options, np.float32)
+    expected = fc.reference.batch_norm(*wide, training=True)  # moves the statistics in `wide`
+    testing.compare(widened_there(y), expected, bounds.rounded(expected, limits[0], dtype))
+    for array, right, limit in zip(there[3:], wide[3:], limits[1:]):
+        testing.compare(fc.cuda.to_host(array), right, limit)
+    dx, dweight, dbias = fc.cuda.batch_norm_backward(there[0], there[0], there[1])
+    assert [_arithmetic.dtype(a).name for a in (dx, dweight, dbias)] == [dtype, "float32", "float32"]
+    with pytest.raises(TypeError, match="batch_norm: weight has dtype .*, x has float32"):
+        fc.cuda.batch_norm(fc.cuda.to_device(x), fc.cuda.to_device(kept[0], dtype), None, *there[3:])

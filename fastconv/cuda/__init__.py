@@ -39,14 +39,17 @@ def is_available():
     return _missing() is None
 
 
-def to_device(a):
+def to_device(a, dtype=None):
     """A host array as a numba device array of its own; an array on a device as it is.
 
-    a: float, integer or bool; any strides and byte order. Raises TypeError (kinds, dtypes) and DeviceError
-    when there is no GPU.
+    a: float, integer or bool; any strides and byte order. dtype: "float16", "bfloat16", "float32" or
+    "float64" for floats in another dtype, converted on the device and rounded to nearest; bfloat16, which
+    NumPy lacks, is kept as two bytes then. Raises TypeError (kinds, dtypes) and DeviceError when there is no
+    GPU.
     """
     _need_device("to_device")
-    return _load("_arrays").to_device(a)
+    there = _load("_arrays").to_device(a)
+    return there if dtype is None else _load("_backend.arrays").cast(there, dtype)
 
 
 def to_host(a):

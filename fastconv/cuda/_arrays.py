@@ -35,6 +35,7 @@ DEFAULT_STREAM = (
 )  # numba's, as CUDA numbers them
 BFLOAT16 = arguments.BFLOAT16  # NumPy has none; simple kernels see such arrays by their bits alone
 UINT16 = np.dtype(np.uint16)
+BYTES2 = np.dtype("V2")  # of an array of numba's or of our own that holds bfloat16
 BYTE = np.dtype(np.uint8)
 ALIGNMENT = 256  # bytes: of every buffer of scratch
 
@@ -328,11 +329,13 @@ def _numpy_dtype(like, dtype):
     if dtype is not BFLOAT16:
         return dtype
     own = getattr(like, "dtype", None)
+    if kind_of(like) is _NUMBA:
+        return BYTES2
     if isinstance(own, np.dtype) and _dtype("", own) is BFLOAT16:
         return own
     raise UnsupportedError(
         f"no array of dtype bfloat16 can be made for one of type {type(like).__name__}"
-        " (torch tensors can have it, and arrays with the dtype of ml_dtypes)"
+        " (torch tensors and numba arrays can have it, and arrays with the dtype of ml_dtypes)"
     )
 
 
@@ -521,7 +524,7 @@ def to_host(a):
         if library is None:
             raise TypeError(
                 f"{op}: a has dtype bfloat16, which NumPy lacks"
-                " (convert it on the device, or import ml_dtypes)"
+                " (convert it with to_device(a, 'float32'), or import ml_dtypes)"
             )
         array, dtype = array.bits(), np.dtype(library.bfloat16)
     host = np.empty(array.shape, array.dtype)

@@ -75,7 +75,7 @@ def batch_norm(x, weight, bias, running_mean, running_var, training=False, momen
     """y[:, c] = (x[:, c] - mean[c]) / sqrt(var[c] + eps) * weight[c] + bias[c].
 
     x: (N, C, *d), float32 or float64. weight, bias: (C,) or None (1 and 0); running_mean, running_var: (C,);
-        all of x's dtype.
+        all of x's dtype, or float32 for x of 16 bits (on a device), which keeps the digits of statistics.
     training: normalise by the mean and the biased variance of the batch, and update the running arrays (those
         that are not None) in place, running = (1 - momentum) * running + momentum * batch, with the unbiased
         variance. It needs more than one value per channel. Otherwise normalise by the running arrays.
@@ -105,7 +105,8 @@ def batch_norm_backward(dy, x, weight, running_mean=None, running_var=None, trai
     dx = weight / sqrt(var + eps) * (dy - mean(dy) - z * mean(dy * z)), without the two means if not training.
 
     dy, x: (N, C, *d); weight: (C,) or None; running_mean and running_var are used when not training.
-    Returns (dx, dweight, dbias); nothing is updated. Raises what batch_norm raises.
+    Returns (dx, dweight, dbias), the last two in the dtype of weight; nothing is updated. Raises what
+    batch_norm raises.
     """
     op = "batch_norm_backward"
     training = arguments.flag(op, "training", training)
@@ -135,7 +136,8 @@ def _batch_norm_arrays(op, x, training, **per_channel):
             continue  # nearly every call: one look instead of the checks that say what is wrong
         if array is not None:
             array = per_channel[name] = arguments.float_array(op, name, array)
-            arguments.same_dtype(op, **{"x": x, name: array})
+            if not (arguments.dtype_char(array) == "f" and arguments.dtype_char(x) in arguments.HALVES):
+                arguments.same_dtype(op, **{"x": x, name: array})
             arguments.shape_is(op, name, array, channels, "one value per channel of x")
         elif name.startswith("running") and not training:
             raise ValueError(f"{op}: {name} is None, need an array {channels} when training=False")

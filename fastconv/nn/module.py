@@ -104,6 +104,7 @@ class Module:
     """
 
     _buffer_names = ()
+    keeps_float32 = False  # whether `to` leaves this layer's own arrays in float32 when others become 16 bits
 
     def forward(self, x):
         raise NotImplementedError(f"{type(self).__name__} does not define forward(x) -> (y, backward)")
@@ -183,7 +184,10 @@ class Module:
         return state
 
     def state_dict(self):
-        """{dotted name: copy as a NumPy array} of parameters and buffers: PyTorch's names and shapes."""
+        """{dotted name: copy as a NumPy array} of parameters and buffers: PyTorch's names and shapes.
+
+        Arrays of 16 bits, of which NumPy lacks one kind, come as float32: the same numbers.
+        """
         return {
             name: array.copy() if isinstance(array, np.ndarray) else _to_host(array)
             for name, array in self._state().items()
@@ -208,6 +212,7 @@ class Module:
         """
         slots = list(self._named_slots())
         current = self._state()
+        like = {name: arithmetic.computed(array) for name, array in current.items()}
         missing = [name for name in current if name not in state]
         unexpected = sorted(str(name) for name in state if name not in current)
         faults = []
@@ -223,20 +228,20 @@ class Module:
             value, old = np.asarray(state[name]), current[name]
             if value.shape != old.shape:
                 faults.append(f"{name} has shape {value.shape}, the module {old.shape}")
-            elif value.dtype.kind not in "fiu" or not np.can_cast(value.dtype, old.dtype, "same_kind"):
-                faults.append(f"{name} has dtype {value.dtype}, the module {old.dtype}")
+            elif value.dtype.kind not in "fiu" or not np.can_cast(value.dtype, like[name], "same_kind"):
+                faults.append(f"{name} has dtype {value.dtype}, the module {arithmetic.dtype(old)}")
             else:
                 first = shared.setdefault(id(getattr(module, attribute)), name)
-                if first in new and not np.array_equal(new[first], value.astype(old.dtype), equal_nan=True):
+                if first in new and not np.array_equal(new[first], value.astype(like[name]), equal_nan=True):
                     faults.append(f"{name} and {first} are one shared parameter but have different values")
-                new[name] = np.array(value, dtype=old.dtype, order="C")
+                new[name] = np.array(value, dtype=like[name], order="C")
         if faults:
             raise ValueError(f"{type(self).__name__}.load_state_dict: " + "; ".join(faults))
 
         move = _mover(self._device())
-        new = {
-            name: array if current[name].dtype.kind in "iu" else move(array) for name, array in new.items()
-        }
+        for name, array in new.items():
+            if array.dtype.kind == "f":
+                new[name] = arithmetic.cast(move(array), arithmetic.dtype(current[name]))
         for name, module, attribute in slots:
             if name in new:
                 value = getattr(module, attribute)
@@ -249,20 +254,24 @@ class Module:
     def _device(self):
         return "cpu" if all(isinstance(array, np.ndarray) for array in self._state().values()) else "cuda"
 
-    def to(self, device):
+    def to(self, device, dtype=None):
         """Move parameters, gradients and floating buffers to "cuda" or back to "cpu"; returns the module.
 
-        Raises DeviceError where there is no such device, ValueError for another word; nothing has moved then.
+        dtype: "float32", "float64", and on "cuda" also "float16" and "bfloat16", to convert them, or None to
+        leave them as they are (16 bits become float32 on "cpu"). Layers that normalise by statistics keep
+        their parameters and buffers in float32 when the others have 16 bits; optimisers keep float32 masters.
+        Raises DeviceError where there is no such device, ValueError for other words; nothing has moved then.
         Move a model before giving its parameters to an optimiser.
         """
-        move = _mover(device)
+        move, short = _mover(device), _short(device, dtype)
         slots = [(module, name, getattr(module, name)) for _, module, name in self._named_slots()]
         moved = []
-        for _, _, value in slots:
+        for module, _, value in slots:
+            of = "float32" if short and module.keeps_float32 else dtype
             if isinstance(value, Parameter):
-                moved.append((move(value.data), None if value.grad is None else move(value.grad)))
+                moved.append(tuple(a if a is None else _moved(a, move, of) for a in (value.data, value.grad)))
             else:
-                moved.append(move(value) if value.dtype.kind == "f" else value)
+                moved.append(value if value.dtype.kind in "iu" else _moved(value, move, of))
         for (module, name, value), new in zip(slots, moved):
             if isinstance(value, Parameter):
                 value.data, value.grad = new
@@ -284,6 +293,21 @@ class Module:
         return f"{type(self).__name__}({options}\n  " + "\n  ".join(lines) + "\n)"
 
 
+def _moved(array, move, dtype):
+    """The array where `move` takes it, in a dtype (None: its own)."""
+    array = move(array)
+    return array if dtype is None else arithmetic.cast(array, dtype)
+
+
+def _short(device, dtype):
+    """Whether a dtype has 16 bits; ValueError for words that `to` does not know."""
+    short = dtype in ("float16", "bfloat16")
+    if not (dtype in (None, "float32", "float64") or short and device == "cuda"):
+        rule = "'float32' or 'float64'" + (", 'float16' or 'bfloat16'" if device == "cuda" else "")
+        raise ValueError(f"to: dtype is {dtype!r} on {device!r} (need {rule})")
+    return short
+
+
 def _mover(device):
     """Function that takes an array to `device`."""
     if device == "cpu":
@@ -296,8 +320,4 @@ def _mover(device):
 
 
 def _to_host(array):
-    if isinstance(array, np.ndarray):
-        return array
-    from fastconv import cuda
-
-    return cuda.to_host(array)
+    return array if isinstance(array, np.ndarray) else arithmetic.to_host(array)

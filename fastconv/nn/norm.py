@@ -18,6 +18,7 @@ class _BatchNorm(Module):
     """
 
     ranks = None
+    keeps_float32 = True
 
     def __init__(
         self,

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from ..._arguments import is_half
+from ..._arguments import is_half, native_dtype
 from ..._errors import UnsupportedError
 from .. import _arrays, fast, memory_bound
 from .._arrays import Call
 from .._replay import replayed
 from ..simple import copy as copies
-from ..simple import elementwise, reduce, rules
+from ..simple import elementwise, half, reduce, rules
 
 
 @replayed
@@ -75,6 +75,9 @@ def take(array, rows):
     return y.owner
 
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
 def full_like(array, value):
     call = Call("full_like", array)
     y = call.empty(call.arrays[0].shape, call.arrays[0].dtype)
@@ -101,18 +104,36 @@ def count_right(outputs, classes):
     return total.owner
 
 
-def apply(rule, changed, read, numbers):
-    call = Call(rule.__name__, *changed, *read)
-    arrays = []
-    for array in call.arrays[: len(changed)]:
+def cast(array, dtype):
+    """A copy in another float dtype, which is named or an np.dtype; the array itself if it has it."""
+    call = Call("cast", array)
+    (x,), name = call.arrays, getattr(dtype, "name", dtype)
+    if x.dtype.kind != "f" or name not in FLOATS:
+        raise TypeError(f"cast: {x.dtype} to {name}, accepted: {', '.join(FLOATS)}")
+    if x.dtype.name == name:
+        return array
+    y = call.empty(x.shape, native_dtype(np.dtype(name).char if name != FLOATS[1] else name))
+    half.cast(call, call.contiguous(x), y)
+    return y.owner
+
+
+def apply(rule, changed, read, numbers, decay, rounded):
+    call = Call(rule.__name__, *changed, *read, *([] if rounded is None else [rounded]))
+    arrays = call.arrays
+    written = [*arrays[: len(changed)], *([] if rounded is None else arrays[-1:])]
+    for array in written:
         if not array.contiguous:
             raise ValueError(
                 f"{rule.__name__}: a parameter has strides {array.strides}, need a contiguous one"
             )
-        arrays.append(array)
-    arrays += map(call.contiguous, call.arrays[len(changed) :])
-    if any(is_half(array.dtype) for array in arrays):
+    dtype = arrays[0].dtype
+    if any(is_half(array.dtype) for array in arrays[: len(changed)]):
         raise UnsupportedError(f"{rule.__name__}: a parameter has 16 bits, accepted: float32 or float64")
-    if len({(array.shape, array.dtype) for array in arrays}) > 1:
+    # beside float32, a gradient may have 16 bits, and so does what a parameter is rounded to
+    shorter = is_half if dtype == np.float32 else (lambda _: False)
+    wrong = any(array.dtype != dtype and not shorter(array.dtype) for array in arrays)
+    if wrong or len({array.shape for array in arrays}) > 1:
         raise ValueError(f"{rule.__name__}: arrays of several shapes or dtypes (need one)")
-    rules.apply(call, rule, len(changed), arrays, tuple(map(float, numbers)))
+    arrays = [*arrays[: len(changed)], *map(call.contiguous, arrays[len(changed) :])]
+    numbers, short = tuple(map(float, numbers)), rounded is not None
+    rules.apply(call, rule, len(changed), arrays, numbers, float(decay), short)
