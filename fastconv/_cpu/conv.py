@@ -229,27 +229,40 @@ def _direct_suits_input(problem, precision):
 
 def _direct_suits_weight(problem, precision):
     rows, columns = problem.K // problem.groups, problem.C // problem.groups * problem.taps
-    lanes, out = 64 // problem.dtype.itemsize, problem.out[2]
+    out = problem.out[2]
     overhang = _overhang(out, problem)
     if problem.stride[2] == 1:  # vectors may run on into the next row, over the overhang of the taps
         overhang = min(overhang, 1 + (problem.kernel[2] - 1) * problem.dilation[2] / out)
     overhang = min(overhang, _overhang(rows, problem))  # lanes may also be filters
-    packed = rows * -(-columns // lanes) * lanes + PACKING * (rows + columns)
-    if (INNER_COST + INNER_ROW / out) * rows * columns * overhang >= packed:
-        return "costs more multiplications than packing patches costs"
+    if (INNER_COST + INNER_ROW / out) * rows * columns * overhang >= _outer_cost(problem):
+        return "costs more multiplications than turning patches costs"
     if columns > FEW_SUMS and math.prod(problem.out) < LONG_SUM:
         return f"pays for more than {FEW_SUMS} sums a filter from {LONG_SUM} outputs on"
-    return _direct_suits_taps(columns, problem)
+    if problem.taps == 1 and columns > SINGLE_SUMS:
+        return f"pays for at most {SINGLE_SUMS} channels where patches are single pixels: those are read where they lie"
+    return None
+
+
+def _outer_cost(problem):
+    """What the gradient of the weights by implicit GEMM costs for a vector of outputs: strips are turned for all taps, or patches for each (kernels/outer.pxi)."""
+    rows, channels = problem.K // problem.groups, problem.C // problem.groups
+    if problem.taps == 1:
+        return rows * channels * _overhang(channels, problem) + TURNED * min(rows, channels)
+    strips = channels * _overhang(channels, problem)
+    patches = channels * problem.taps
+    return min(rows * strips * problem.taps + TURNED * strips, rows * patches * _overhang(patches, problem) + TURNED_PATCHES * patches)
 
 
 # Per output vector, in multiplications of vectors. Chosen on depthwise and grouped layers of 7 to 112 pixels, on 2 to 10 channels or 2 to 32 filters, and on layers
 # of 1x7, 3x3, 5x5 and 3x3x3 taps with 16 to 256 channels and filters.
-PACKING = 6  # packing (and, for the weights, transposing) one row of patches
+PACKING = 6  # packing one row of patches
+TURNED, TURNED_PATCHES = 8, 12  # turning one row of strips of x, and of patches
 TURNING = 12  # turning round an output whose filters are lanes
 PACKED_COST = 1.05  # of a multiplication on packed patches: they pass through one cache more
-INNER_COST, INNER_ROW = 0.95, 2  # of a multiplication summed over pixels, and for beginning a row of them
+INNER_COST, INNER_ROW = 1.1, 2.5  # of a multiplication summed over pixels, and for beginning a row of them
 FEW_PRODUCTS = 64  # of a strided gradient's sum in a phase, up to which staging and storing cost more than multiplying
 SINGLE_PIXELS = 8  # products, the longest sum of 1x1 taps that does not repay packing
+SINGLE_SUMS = 6  # the same for the gradient of the weights
 FEW_SUMS, LONG_SUM = 512, 128  # a short sum over pixels costs more in adding up its lanes than in multiplying
 DIRECT_PRODUCTS = 2048  # strips of all channels of a group are staged together, and longer sums need blocks
 
