@@ -79,10 +79,6 @@ cdef struct Phase:
     ix sums                    # elements from one part's sums to the next
 
 
-cdef ix larger(ix a, ix b) noexcept nogil:
-    return a if a > b else b
-
-
 cdef void prepare_side(Side *s, fc_grid *grid, ix itemsize) noexcept nogil:
     prepare_axes(s.axis, grid, s.source, itemsize, &s.staged, s.strides, s.tap_offset, s.sizes)
 
