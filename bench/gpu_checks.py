@@ -239,6 +239,29 @@ def stage_memory_check():
         expected = fc.conv2d_backward(dy, image, w, groups=8, padding=1, stride=stride)
         assert all((fc.cuda.to_host(a) == b).all() for a, b in zip(found, expected))
     row("passed", "depthwise")
+    memory_checks_in_16_bits()
+
+
+def memory_checks_in_16_bits():
+    """All cases of the conformance tests but for convolutions, in both dtypes of 16 bits."""
+    from cuda_device import check_short
+
+    from fastconv import testing
+    from fastconv.testing.operations import Convolution, Linear, Transposed
+
+    for dtype in ("float16", "bfloat16"):
+        passed, failed = 0, []
+        for case in testing.cases():
+            if isinstance(case, (Convolution, Transposed, Linear)):
+                continue
+            try:
+                check_short(case, dtype, case.kinds[0])
+                passed += 1
+            except AssertionError as error:
+                failed.append(str(error))
+        for error in failed[:5]:
+            row("FAILED", dtype, error[:200])
+        row("passed", dtype, f"{passed} of {passed + len(failed)} cases")
 
 
 def stage_operations():

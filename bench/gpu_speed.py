@@ -160,53 +160,94 @@ def stage_groups():
 
 def stage_memory():
     """GB/s of the public functions, against the bandwidth of a copy of the same size."""
-    import numpy as np
-
-    import fastconv as fc
-
     bench, torch = Bench(), peer()
     n = 1 << 28
     source, target = bench.empty(n), bench.empty(n)
     driver = bench.cuda.cudadrv.driver
     copy = 2 * n / bench.seconds(lambda: driver.device_to_device(target, source, n))
     row("copy", f"{copy / 1e9:.0f} GB/s")
-    x = fc.cuda.to_device(np.ones((1 << 16, 1000), np.float32))
+    for dtype in ("float32", "bfloat16"):
+        for name, (work, nbytes, theirs) in memory_works(dtype, torch).items():
+            seconds = bench.seconds(work)
+            cells = [f"{nbytes / seconds / 1e9:6.0f} GB/s", f"{nbytes / seconds / copy:5.0%} of copy"]
+            if theirs is not None:
+                other = bench.seconds(theirs)
+                cells += [f"torch {nbytes / other / 1e9:6.0f} GB/s", f"ratio {other / seconds:.2f}"]
+            row(name, dtype, *cells)
+
+
+def memory_works(dtype, torch):
+    """name -> (what we do, bytes that it has to move, what torch does or None)."""
+    import numpy as np
+
+    import fastconv as fc
+
+    size = 4 if dtype == "float32" else 2
+    make = lambda *shape: fc.cuda.to_device(np.ones(shape, np.float32), dtype)  # noqa: E731
+    x, image, w = make(1 << 16, 1000), make(64, 64, 112, 112), make(64, 1, 3, 3)
     labels = fc.cuda.to_device(np.zeros(1 << 16, np.int64))
-    image = fc.cuda.to_device(np.ones((64, 64, 112, 112), np.float32))
-    w = fc.cuda.to_device(np.ones((64, 1, 3, 3), np.float32))
+    row_bytes, image_bytes = size * (1 << 16) * 1000, size * 64 * 64 * 112 * 112
+    pooled, indices = fc.cuda.max_pool2d(image, 3, 2, 1, return_indices=True)
+    mean = fc.cuda.avg_pool2d(image, 2)
+    mask = fc.cuda.dropout(image, rng=np.random.default_rng(0))[1]
+    numbers = [fc.cuda.to_device(np.ones(64, np.float32)) for _ in range(4)]
+    response = (5, 1e-4, 0.75, 2.0)
     works = {
-        "relu": (lambda: fc.cuda.relu(x), 2 * x.nbytes),
-        "sigmoid": (lambda: fc.cuda.sigmoid(x), 2 * x.nbytes),
-        "relu_backward": (lambda: fc.cuda.relu_backward(x, x), 3 * x.nbytes),
-        "softmax 1000": (lambda: fc.cuda.softmax(x), 2 * x.nbytes),
-        "cross-entropy 1000": (lambda: fc.cuda.softmax_cross_entropy(x, labels), 2 * x.nbytes),
-        "max_pool2d 3x3 s2": (lambda: fc.cuda.max_pool2d(image, 3, 2, 1), image.nbytes * 5 // 4),
-        "depthwise 3x3": (lambda: fc.cuda.conv2d(image, w, padding=1, groups=64), 2 * image.nbytes),
-    }
-    theirs = {}
+        "relu": (lambda: fc.cuda.relu(x), 2 * row_bytes),
+        "sigmoid": (lambda: fc.cuda.sigmoid(x), 2 * row_bytes),
+        "relu_backward": (lambda: fc.cuda.relu_backward(x, x), 3 * row_bytes),
+        "softmax 1000": (lambda: fc.cuda.softmax(x), 2 * row_bytes),
+        "softmax_backward 1000": (lambda: fc.cuda.softmax_backward(x, x), 3 * row_bytes),
+        "cross-entropy 1000": (lambda: fc.cuda.softmax_cross_entropy(x, labels), 2 * row_bytes),
+        "dropout_backward": (
+            lambda: fc.cuda.dropout_backward(image, mask, 0.5), 2 * image_bytes + image_bytes // size
+        ),
+        "max_pool2d 3x3 s2": (lambda: fc.cuda.max_pool2d(image, 3, 2, 1), image_bytes * 5 // 4),
+        "max_pool2d_backward 3x3 s2": (
+            lambda: fc.cuda.max_pool2d_backward(pooled, indices, (64, 64, 112, 112)),
+            image_bytes * 5 // 4 + 8 * image_bytes // size // 4,
+        ),
+        "avg_pool2d 2x2": (lambda: fc.cuda.avg_pool2d(image, 2), image_bytes * 5 // 4),
+        "avg_pool2d_backward 2x2": (
+            lambda: fc.cuda.avg_pool2d_backward(mean, (64, 64, 112, 112), 2), image_bytes * 5 // 4
+        ),
+        # statistics cost one more reading than the elements
+        "batch_norm": (lambda: fc.cuda.batch_norm(image, *numbers, training=True), 3 * image_bytes),
+        "batch_norm, given": (lambda: fc.cuda.batch_norm(image, *numbers), 2 * image_bytes),
+        "batch_norm_backward": (
+            lambda: fc.cuda.batch_norm_backward(image, image, numbers[0]), 5 * image_bytes
+        ),
+        "local_response_norm 5": (lambda: fc.cuda.local_response_norm(image, *response), 2 * image_bytes),
+        "local_response_norm_backward 5": (
+            lambda: fc.cuda.local_response_norm_backward(image, image, *response), 3 * image_bytes
+        ),
+        "depthwise 3x3": (lambda: fc.cuda.conv2d(image, w, padding=1, groups=64), 2 * image_bytes),
+    }  # fmt: skip
+    peers = {}
     if torch is not None:
-        F = torch.nn.functional
-        tx, ti = torch.ones(1 << 16, 1000, device="cuda"), torch.ones(64, 64, 112, 112, device="cuda")
-        tl, tw = (
-            torch.zeros(1 << 16, dtype=torch.int64, device="cuda"),
-            torch.ones(64, 1, 3, 3, device="cuda"),
-        )
-        grad = tx.clone().requires_grad_()
-        theirs = {
+        F, kind = torch.nn.functional, getattr(torch, dtype)
+        ones = lambda *shape: torch.ones(*shape, device="cuda", dtype=kind)  # noqa: E731
+        tx, ti, tw = ones(1 << 16, 1000), ones(64, 64, 112, 112), ones(64, 1, 3, 3)
+        tl = torch.zeros(1 << 16, dtype=torch.int64, device="cuda")
+        tn = [torch.ones(64, device="cuda") for _ in range(4)]
+        grad, aten = tx.clone().requires_grad_(), torch.ops.aten
+        saved = tn[0], tn[1]  # mean and 1 / sqrt(var), which torch keeps of the forward pass
+        peers = {
             "relu": lambda: F.relu(tx), "sigmoid": lambda: torch.sigmoid(tx),
-            "relu_backward": lambda: torch.ops.aten.threshold_backward(tx, tx, 0),
+            "relu_backward": lambda: aten.threshold_backward(tx, tx, 0),
             "softmax 1000": lambda: F.softmax(tx, 1),
+            "softmax_backward 1000": lambda: aten._softmax_backward_data(tx, tx, 1, kind),
             "cross-entropy 1000": lambda: torch.autograd.grad(F.cross_entropy(grad, tl), grad),
             "max_pool2d 3x3 s2": lambda: F.max_pool2d(ti, 3, 2, 1),
+            "avg_pool2d 2x2": lambda: F.avg_pool2d(ti, 2),
+            "batch_norm": lambda: F.batch_norm(ti, tn[2], tn[3], tn[0], tn[1], True),
+            "batch_norm, given": lambda: F.batch_norm(ti, tn[2], tn[3], tn[0], tn[1]),
+            "batch_norm_backward": lambda: aten.native_batch_norm_backward(
+                ti, ti, tn[0], None, None, *saved, True, 1e-5, [True] * 3
+            ),
             "depthwise 3x3": lambda: F.conv2d(ti, tw, padding=1, groups=64),
         }  # fmt: skip
-    for name, (work, nbytes) in works.items():
-        seconds = bench.seconds(work)
-        cells = [f"{nbytes / seconds / 1e9:6.0f} GB/s", f"{nbytes / seconds / copy:5.0%} of copy"]
-        if name in theirs:
-            other = bench.seconds(theirs[name])
-            cells += [f"torch {nbytes / other / 1e9:6.0f} GB/s", f"ratio {other / seconds:.2f}"]
-        row(name, *cells)
+    return {name: (*work, peers.get(name)) for name, work in works.items()}
 
 
 def stage_launch():

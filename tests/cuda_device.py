@@ -5,9 +5,12 @@ layout on the way there: strides, also negative ones, and the bytes between the 
 """
 
 import numpy as np
+from emulator.operations import from_bits, to_bits
 
 import fastconv as fc
-from fastconv import testing
+from fastconv import _arithmetic, testing
+from fastconv.testing import bounds
+from fastconv.testing.operations import widened
 
 
 def strided(array):
@@ -34,10 +37,17 @@ class Device:
     def __init__(self, namespace=None):
         self._namespace = fc.cuda if namespace is None else namespace
 
+    def sent(self, array):
+        return strided(array)
+
+    def fetched(self, array):
+        return fc.cuda.to_host(array)
+
     def __getattr__(self, name):
         function = getattr(self._namespace, name)
         if name in ("algorithms", "plan"):
             return function
+        strided, fetched = self.sent, self.fetched
 
         def there_and_back(*args, out=None, **kwargs):
             there = {}
@@ -53,15 +63,52 @@ class Device:
             result = function(*args, **kwargs)
             if out is not None:
                 assert result is kwargs["out"]
-                out[...] = fc.cuda.to_host(result)
+                out[...] = fetched(result)
                 return out
             if name == "batch_norm" and kwargs.get("training"):
                 for array in args[3:5]:
                     if array is not None:
                         device, host = next(pair for pair in there.values() if pair[0] is array)
-                        host[...] = fc.cuda.to_host(device)
+                        host[...] = fetched(device)
             if isinstance(result, tuple):
-                return tuple(None if r is None else fc.cuda.to_host(r) for r in result)
-            return fc.cuda.to_host(result)
+                return tuple(None if r is None else fetched(r) for r in result)
+            return fetched(result)
 
         return there_and_back
+
+
+class Short(Device):
+    """The same in 16 bits: float32 arrays are converted on the device, results of 16 bits come as float32."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self._dtype = dtype
+
+    def sent(self, array):
+        there = strided(array)
+        return fc.cuda.to_device(there, self._dtype) if array.dtype == np.float32 else there
+
+    def fetched(self, array):
+        return _arithmetic.to_host(array)
+
+
+def check_short(case, dtype, kind):
+    """Run a case in 16 bits; what it may be off is float32's bound and one rounding.
+
+    dtype: "float16" or "bfloat16". Raises AssertionError.
+    """
+    word = {"float16": "f16", "bfloat16": "bf16"}[dtype]
+    inputs = {
+        name: from_bits(to_bits(a, word), word).reshape(a.shape)
+        if a is not None and a.dtype == np.float32
+        else a
+        for name, a in case.inputs(np.dtype(np.float32), kind).items()
+    }
+    wide = widened(inputs)
+    expected = case.run(fc.reference, wide)
+    limits = case.bounds(wide, expected, np.dtype(np.float32), kind)
+    results = case.run(Short(dtype), inputs, "auto")
+    for name, error in limits.items():
+        found = np.asarray(results[name])
+        limit = bounds.rounded(expected[name], error, dtype) if found.dtype.kind == "f" else error
+        testing.compare(found, expected[name], limit, f"{case.name()} {dtype} {kind}: {name}")

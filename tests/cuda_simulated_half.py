@@ -7,7 +7,7 @@ NumPy nor numba have it.
 
 import numpy as np
 import pytest
-from cuda_device import strided
+from cuda_device import check_short, strided
 from cuda_simulated import CASES, CONVOLUTIONS
 from cuda_simulated_host import Tensor, W, X, torch  # noqa: F401  torch is a fixture
 from emulator.operations import from_bits, to_bits
@@ -299,6 +299,13 @@ def test_layers_move_arrays_without_computing(dtype):
             return (a + b,)
 
         _arithmetic.apply(rule, [x], [x])
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("case", [c for c in CASES if c not in CONVOLUTIONS][::29], ids=lambda c: c.name())
+def test_arrays_of_our_own(case, dtype):
+    """As hardware runs all cases (`test_cuda_gpu`): arrays that `to_device` converts, in place of torch's."""
+    check_short(case, dtype, case.kinds[0])
 
 
 # -- layers and training -------------------------------------------------------------------------------------

@@ -5,12 +5,12 @@ Skipped without a GPU. `python -m pytest tests/test_cuda_gpu.py` is the whole ch
 
 import numpy as np
 import pytest
-from cuda_device import Device, strided
+from cuda_device import Device, check_short, strided
 
 import fastconv as fc
 from fastconv import nn, optim, testing, train
 from fastconv.testing import bounds
-from fastconv.testing.operations import Convolution, widened
+from fastconv.testing.operations import Convolution, Linear, Transposed, widened
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,6 +37,17 @@ def test_cases(function, tally):
                     with fc.precision("strict"):
                         testing.check(DEVICE, case, dtype, kind, algorithm)
                     tally["GPU"] += 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_cases_in_16_bits(function, dtype, tally):
+    """All that is not a convolution: these have bounds of their own, since they multiply in 16 bits."""
+    for case in testing.cases(function):
+        if not isinstance(case, (Convolution, Transposed, Linear)):
+            for kind in case.kinds:
+                check_short(case, dtype, kind)
+                tally["GPU"] += 1
 
 
 def test_gradients():
@@ -154,6 +165,21 @@ def test_halves(dtype):
     y, right = back(fc.softmax(there(x))), fc.reference.softmax(x.astype(np.float64))
     own = bounds.softmax(x.astype(np.float64), 3, False, np.float32)
     testing.compare(y, right, bounds.rounded(right, own, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_training_in_16_bits(dtype):
+    x, y = fc.data.digits()
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, rng=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Dropout(0.2, rng=2), nn.Linear(72, 10, rng=3),
+    ).to("cuda", dtype)  # fmt: skip
+    there = fc.cuda.to_device(np.ascontiguousarray(x, np.float32), dtype), fc.cuda.to_device(y)
+    data, rest = zip(*((a[:600], a[600:]) for a in there))
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+    history = train.fit(model, data, epochs=10, optimizer=optimizer, seed=0, progress=False)
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert train.evaluate(model, rest).accuracy > 0.8
 
 
 def test_training():

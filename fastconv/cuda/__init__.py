@@ -5,11 +5,13 @@ torch's, and anything else with `__cuda_array_interface__` or DLPack. Results ar
 kind, and work is queued on the caller's current stream. Nothing is copied to or from the host silently; a
 loss is an array without axes on the device (``float(fc.cuda.to_host(loss))``).
 
-Besides float32 and float64 they take float16 and bfloat16 (torch's, or arrays with the dtype of ml_dtypes:
-NumPy has none). Results have the dtype of the inputs; all arithmetic is float32's, and every result is
-rounded once, to nearest. Convolutions run on tensor cores ("wgmma", "mma") where these hold the problem; all
-else is computed through copies in float32, whose scratch grows with the arrays. Optimisers and layers have
-their parameters in float32 or float64.
+Besides float32 and float64 they take float16 and bfloat16 (torch's, arrays with the dtype of ml_dtypes, or
+what ``to_device(a, "bfloat16")`` makes: NumPy has none). Results have the dtype of the inputs; all
+arithmetic is float32's, and every result is rounded once, to nearest. Convolutions and the fully connected
+layer run on tensor cores ("wgmma", "mma") where these hold the problem, through copies in float32 where
+not; all else reads and writes 16 bits as they are. ``model.to("cuda", "bfloat16")`` trains so: statistics
+stay float32, and optimisers keep float32 masters of parameters (see `fastconv.optim`). Gradients are not
+scaled, so that those of float16 below 6e-8 are lost; bfloat16 has float32's range.
 
 numba is imported when the first array is on a device, or when one asks for the device, not before.
 
