@@ -121,7 +121,8 @@ def program_for(bench, kind, direction, problem, last):
         return None, reason
     views = select.contiguous_views(direction, problem)
     moved = [v._replace(strides=strides(v.channels, v.size, last)) for v in views]
-    return select.program_of(name, direction, problem, dtype, *moved), name
+    count = bench.device.multiprocessors
+    return select.program_of(name, direction, problem, dtype, *moved, multiprocessors=count), name
 
 
 def peer():

@@ -181,6 +181,29 @@ def test_wgmma_forward(case, dtype):
         assert_exact(actual, expected, dtype)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+def test_blocks_that_walk_over_tiles(dtype):
+    """Whichever block computes a tile, and after which others: the same bits."""
+    problem = problem_of(3, 40, 72, (9, 7), (3, 3), padding=1, bias=True, activation="relu")
+    arrays = arrays_of(problem, np.random.default_rng(13), real)
+    found = {}
+    for count in (1, 2, 5, 132):
+        program = lambda sums: convolution.wgmma(sums, dtype, (32, 2, 1), None, count)  # noqa: B023, E731
+        found[count], device = computed("forward", problem, arrays, dtype, program)
+        # 2 * 63 + 63 positions are 2 tiles of 128, by 3 of channels
+        assert device.launches[-1][1] == (min(count, 6), 1, 1)
+        testing.same_bits(found[count], found[1])
+
+
+def test_blocks_walk_over_tiles_of_phases_without_taps():
+    """Such a tile is stored and nothing is loaded for it."""
+    problem = problem_of(**BACKWARD["1x1, stride 2"])
+    arrays = arrays_of(problem, np.random.default_rng(14))
+    program = lambda sums: convolution.wgmma(sums, "bf16", (8, 1, 1), multiprocessors=1)  # noqa: E731
+    found, _ = computed("backward_input", problem, arrays, "bf16", program, True, True)
+    assert_exact(found, reference("backward_input", problem, arrays), "bf16")
+
+
 BACKWARD = {
     "3x3": dict(N=2, C=64, K=64, size=(9, 7), kernel=(3, 3), padding=1),
     "stride 2": dict(N=1, C=24, K=64, size=(12, 11), kernel=(3, 3), stride=2, padding=1),

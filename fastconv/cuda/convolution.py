@@ -316,10 +316,11 @@ def wgmma_tile(dtype, positions, rows):
     return bn, 1, 2 if igemm_sm90.stages_that_fit(dtype, bn, 1, 2) >= 3 else 1
 
 
-def wgmma(sums, dtype, tile=None, build=None):
+def wgmma(sums, dtype, tile=None, build=None, multiprocessors=SMS):
     """The Program of a forward convolution or input gradient on sm_90 tensor cores.
 
-    tile: (BN, consumers, blocks); build: what comes before.
+    tile: (BN, consumers, blocks); build: what comes before; multiprocessors: of the device, whose blocks
+    share out the tiles, which changes no bit.
     """
     width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
     build = build or Builder()
@@ -363,7 +364,8 @@ def wgmma(sums, dtype, tile=None, build=None):
             )  # fmt: skip
             grid = ceil_div(positions, 64 * consumers) * ceil_div(rows, bn)
             build.launch(
-                kernel, (grid,), image_map, *tiles, base._replace(offset=base.offset + offset * width),
+                kernel, (min(grid, multiprocessors * blocks),), image_map, *tiles,
+                base._replace(offset=base.offset + offset * width),
                 *([s.bias] if s.bias else []), positions, rows, ceil_div(image.channels, unit), pitch,
                 *(getattr(a, what) for what in WALK for a in walked), *strides,
             )  # fmt: skip

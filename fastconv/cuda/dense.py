@@ -75,7 +75,7 @@ def _turned(build, name, rows, columns, dtype, unit):
     return out, rounded
 
 
-def program(name, direction, layer, dtype):
+def program(name, direction, layer, dtype, multiprocessors=SMS):
     """The Program of an algorithm of `select`; dtype: what its products are of. Raises Refused."""
     if min(layer.rows, layer.inputs, layer.outputs) < 1:
         raise convolution.Refused("needs arrays that are not empty")
@@ -96,7 +96,7 @@ def program(name, direction, layer, dtype):
             [_axes(width)], 1, _image("weight", width, length, backward), _image(target, width, rows, True),
             _matrix(Pointer(source), rows, length), bias, None, "position",
         )  # fmt: skip
-        return convolution.wgmma([product], dtype, build=build)
+        return convolution.wgmma([product], dtype, build=build, multiprocessors=multiprocessors)
     weight = _matrix(Pointer("weight"), width, length, backward)
     if name == "ffma" and not backward:
         copy, _ = _turned(build, "weight", width, length, "f32", 4)
@@ -112,8 +112,9 @@ def program(name, direction, layer, dtype):
     )  # fmt: skip
     if name == "ffma":
         return convolution.ffma([product], build=build)
-    made = convolution.wgmma if name.startswith("wgmma") else convolution.mma
-    return made([product], dtype, build=build)
+    if name.startswith("wgmma"):
+        return convolution.wgmma([product], dtype, build=build, multiprocessors=multiprocessors)
+    return convolution.mma([product], dtype, build=build)
 
 
 def _thin(rows, width):

@@ -82,8 +82,9 @@ def _prepared(device, name, direction, problem, dtype, strides, bias):
     """
     names = [view.pointer.name for view in select.contiguous_views(direction, problem)]
     views = [select.view(n, problem, s) for n, s in zip(names, strides)]
-    program = select.program_of(name, direction, problem, dtype, *views, bias)
-    return runner(device).prepare(program)
+    machine = runner(device)
+    count = machine.attributes["multiprocessors"]
+    return machine.prepare(select.program_of(name, direction, problem, dtype, *views, bias, count))
 
 
 def _readable(call, array):

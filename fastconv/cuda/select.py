@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from . import convolution, dense
-from .convolution import Refused, View
+from .convolution import SMS, Refused, View
 from .gen.kernel import BYTES
 from .program import Pointer
 
@@ -155,10 +155,11 @@ def view(name, problem, strides):
 
 
 @lru_cache(maxsize=4096)
-def program_of(name, direction, problem, dtype, first, second, bias=False):
+def program_of(name, direction, problem, dtype, first, second, bias=False, multiprocessors=SMS):
     """The Program of an algorithm, for Views of x and y, dy and dx, or x and dy. Raises Refused.
 
-    bias: whether a gradient of the input adds one, as a transposed convolution does.
+    bias: whether a gradient of the input adds one, as a transposed convolution does; multiprocessors: of the
+    device, for grids alone.
     """
     kind = CHOICES[name].dtype or dtype
     if direction == "conv_backward_weight":
@@ -172,7 +173,9 @@ def program_of(name, direction, problem, dtype, first, second, bias=False):
         sums = convolution.backward_input_sums(problem, first, second, BYTES[dtype], bias)
     if name == "ffma":
         return convolution.ffma(sums)
-    return convolution.wgmma(sums, kind) if name.startswith("wgmma") else convolution.mma(sums, kind)
+    if name.startswith("wgmma"):
+        return convolution.wgmma(sums, kind, multiprocessors=multiprocessors)
+    return convolution.mma(sums, kind)
 
 
 # -- the fully connected layer -------------------------------------------------------------------------------
@@ -181,9 +184,9 @@ LINEAR = dict(zip(dense.DIRECTIONS, DIRECTIONS))  # has the same algorithms as t
 
 
 @lru_cache(maxsize=4096)
-def linear(name, direction, layer, dtype):
+def linear(name, direction, layer, dtype, multiprocessors=SMS):
     """The Program of an algorithm for a `dense.Layer` of arrays of a dtype. Raises Refused."""
-    return dense.program(name, direction, layer, CHOICES[name].dtype or dtype)
+    return dense.program(name, direction, layer, CHOICES[name].dtype or dtype, multiprocessors)
 
 
 def linear_candidates(direction, layer, dtype, precision, device):
@@ -192,5 +195,6 @@ def linear_candidates(direction, layer, dtype, precision, device):
     """
     for name in names(LINEAR[direction]):
         if unsuited(name, layer, precision) is None and _unfit(name, device, dtype, dtype) is None:
-            if _unfit_program(device, lambda: linear(name, direction, layer, dtype)) is None:  # noqa: B023
-                yield linear(name, direction, layer, dtype)
+            arguments = name, direction, layer, dtype, device.multiprocessors
+            if _unfit_program(device, lambda: linear(*arguments)) is None:  # noqa: B023
+                yield linear(*arguments)

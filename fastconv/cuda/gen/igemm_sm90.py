@@ -4,7 +4,7 @@ y[m, k] = activation(bias[k] + sum over taps t, channels c of x[pixel(m) + tap(t
 
 m counts output positions (n, o, p, q); x is channels last, read through an im2col tensor map that supplies
 zeros outside the image; weight is packed (K, taps, C rounded up to the 128 bytes of a k-tile) and read
-through a tile map. One block computes 64 * consumers positions x BN channels (`sm90`). A gradient of the
+through a tile map. A tile of the result is 64 * consumers positions x BN channels (`sm90`). A gradient of the
 input is the same sum over dy for every phase of the stride (`geometry`), which is why y has free strides.
 
 dtype "bf16", "f16", "tf32" (operands as the tensor core reads them) or "f32": three TF32 products. There x
@@ -45,7 +45,7 @@ def kernel(
     Parameters: M x, M weight (M low part of the weight, only "f32"), P y, P bias (only with bias), then
     uint32: M positions, K, k-tiles a tap, columns of the weight a tap, the counts of taps and of positions,
     strides, origins and tap distances of every spatial axis (slow to fast), strides of y in elements for n,
-    every axis, and channel.
+    every axis, and channel. Grid: up to tiles of M x tiles of K, K fastest; blocks of a shorter one walk on.
     """
     axes = "dhw"[3 - rank :]
     split = dtype == "f32"
@@ -63,11 +63,14 @@ def kernel(
     ]
     integers += [f"y_{a}" for a in "n" + axes + "k"]
 
-    place = [
-        f"tiles = uint32(uint32(K + {bn - 1}) // uint32({bn}))",
-        f"m0 = uint32(uint32(uint32(cuda.blockIdx.x) // tiles) * {bm})",
-        f"k0 = uint32(uint32(uint32(cuda.blockIdx.x) % tiles) * {bn})",
+    tiles = [
+        f"across = uint32(uint32(K + {bn - 1}) // uint32({bn}))",
+        f"tiles = uint32(uint32(uint32(M + {bm - 1}) // uint32({bm})) * across)",
         f"steps = uint32({' * '.join(f'taps_{a}' for a in axes)} * chunks)",
+    ]
+    place = [
+        f"m0 = uint32(uint32(index // across) * {bm})",
+        f"k0 = uint32(uint32(index % across) * {bn})",
     ]
     begin = ["pixel = m0", *decode("i_", axes), "chunk = uint32(0)", "begin = uint32(0)"]
     begin += [f"tap_{a} = uint32(0)" for a in axes]
@@ -104,8 +107,9 @@ def kernel(
         *_epilogue(axes, bn, BYTES[dtype], bias, activation, planar),
     ]
     source = sm90.source(
-        name, maps + pointers + integers, consumers, stage, stages, place, maps, begin, load, multiply, save
-    )
+        name, maps + pointers + integers, consumers, stage, stages, place, maps, begin, load, multiply, save,
+        tiles,
+    )  # fmt: skip
     storage = "f32" if dtype in ("f32", "tf32") else dtype
     form = "rs" if split else "kn" if turned else "ss"
     operations = sm90.operations(bn, "tf32" if split else dtype, form, consumers)

@@ -3,6 +3,9 @@
 A block has `consumers` warpgroups of 64 rows each and one more, of which one thread starts TMA loads up to
 `stages` k-tiles ahead. A k-tile of `stage` bytes has two barriers: `full` completes when its bytes have
 arrived, `empty` when every warp has read them.
+
+Where a block walks over several tiles of the result, loads of the next begin while this one is stored. Which
+block computes a tile changes nothing in it.
 """
 
 from .kernel import indent
@@ -75,16 +78,47 @@ def consume(issue, stage, stages):
         "for k in range(steps):",
         *("    " + line for line in body),
         "wgmma_wait0()",
+        "if steps > 0:",
+        "    barrier_arrive(uint32(empty + before * 8), leader)",
     ]
 
 
-def source(name, parameters, consumers, stage, stages, place, maps, begin, load, multiply, save):
+def _walk(tiles, place, body):
+    """Lines that do `body` for the tiles of this block: for all of `turns`, or for the one."""
+    if tiles is None:
+        return body
+    index = "index = uint32(uint32(cuda.blockIdx.x) + uint32(turn) * uint32(cuda.gridDim.x))"
+    return ["for turn in range(turns):", *("    " + line for line in [index, *place, *body])]
+
+
+def source(
+    name, parameters, consumers, stage, stages, place, maps, begin, load, multiply, save, tiles=None
+):
     """The text of a kernel. All are lines, but for numbers, names and the list of parameters.
 
-    place: this block's tile, and `steps`, its number of k-tiles; maps: names of tensor maps; begin: before
-    the producer's loop; load: fetch k-tile k to address `tile`, reporting to barrier `bar`, and move on;
-    multiply: from acc == 0 to the whole sum; save: acc. `multiply` and `save` know group, warp, lane, leader.
+    place: this block's tile; maps: names of tensor maps; begin: before the producer's loop over `steps`
+    k-tiles; load: fetch k-tile k to address `tile`, reporting to barrier `bar`, and move on; multiply: from
+    acc == 0 to the whole sum; save: acc. `multiply` and `save` know group, warp, lane, leader. tiles: None,
+    or lines that set `tiles`, their number, and whatever is the same for all; `place` then starts from
+    `index`, and the first axis of the grid may be as short as one likes.
     """
+    walk = [] if tiles is None else [
+        *tiles,
+        "ahead = uint32(tiles - uint32(cuda.blockIdx.x) + uint32(cuda.gridDim.x) - 1)",
+        "turns = uint32(ahead // uint32(cuda.gridDim.x))",
+    ]  # fmt: skip
+    fetch = ["for k in range(steps):"]
+    fetch += [
+        "    " + line
+        for line in [
+            "barrier_wait(uint32(empty + st * 8), parity)",
+            "bar = uint32(full + st * 8)",
+            f"tile = uint32(first + st * {stage})",
+            f"barrier_expect(bar, uint32({stage}))",
+            *load,
+            *next_stage(stages),
+        ]
+    ]
     # 3 warpgroups start with 168 registers each: the producer hands some of its own over
     move = consumers == 2
     return f"""
@@ -94,7 +128,7 @@ def {name}({", ".join(parameters)}):
     empty = uint32(full + {8 * stages})
     t = uint32(cuda.threadIdx.x)
     group = uniform(uint32(t >> 7))
-{indent(place, 1)}
+{indent(walk or place, 1)}
     if one_thread(t, 0):
         for s in range({stages}):
             barrier_init(uint32(full + s * 8), uint32(1))
@@ -106,24 +140,15 @@ def {name}({", ".join(parameters)}):
 {indent(["release_registers()"] if move else [], 2)}
         if one_thread(t, {128 * consumers}):
 {indent([f"tma_prefetch({m})" for m in maps], 3)}
-{indent(begin, 3)}
             parity = uint32(1)
-            for k in range(steps):
-                barrier_wait(uint32(empty + st * 8), parity)
-                bar = uint32(full + st * 8)
-                tile = uint32(first + st * {stage})
-                barrier_expect(bar, uint32({stage}))
-{indent(load, 4)}
-{indent(next_stage(stages), 4)}
+{indent(_walk(tiles, place, [*begin, *fetch]), 3)}
     else:
 {indent(["take_registers()"] if move else [], 2)}
         lane = uint32(t & 31)
         warp = uint32(uint32(t >> 5) & 3)
         leader = lt(lane, uint32(1))
-        acc = zeros()
         parity = uint32(0)
-{indent(multiply, 2)}
-{indent(save, 2)}
+{indent(_walk(tiles, place, ["acc = zeros()", *multiply, *save]), 2)}
 """
 
 
