@@ -25,6 +25,7 @@ from fastconv.cuda.gen import (
     pool,
     rows,
     thin_f32,
+    wgrad_depthwise,
     wgrad_sm80,
     wgrad_sm90,
 )
@@ -114,6 +115,9 @@ MAIN = {
     "response norm of 5, bf16": (norm.response(5, Vectors("bf16", 2)), 80),
     "gradient of response norm of 5, f16": (norm.response(5, Vectors("f16", 2), True), 80),
     "gradient of response norm of 5": (norm.response(5, Vectors("f32", 1), True), 80),
+    "depthwise weight gradient, 3x3": (wgrad_depthwise.kernel("f32", (3, 3), 1, 1), 80),
+    "depthwise weight gradient, 5x5, f16": (wgrad_depthwise.kernel("f16", (5, 5), 2, 1), 80),
+    "depthwise weight gradient, 7x7, bf16": (wgrad_depthwise.kernel("bf16", (7, 7), 2, 1), 80),
     "depthwise 3x3": (memory_bound.depthwise((3, 3), True, "relu"), 80),
 }
 

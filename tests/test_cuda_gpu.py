@@ -133,6 +133,43 @@ def test_arrays_of_other_libraries(library):
         testing.same_bits(fc.cuda.to_host(fc.conv2d(there(x), there(w))), expected)
 
 
+@pytest.mark.parametrize("precision", ["strict", "fast", "tf32"])
+@pytest.mark.parametrize(
+    "rows, inputs, outputs", [(1, 4096, 1000), (16, 1000, 520), (300, 264, 136), (5, 7, 9)]
+)
+def test_linear(precision, rows, inputs, outputs):
+    """Exact on small integers; and a row has the same bits alone and among others."""
+    rng = np.random.default_rng(0)
+    shapes = (rows, inputs), (outputs, inputs), (outputs,), (rows, outputs)
+    x, w, b, dy = (rng.integers(-2, 3, s).astype(np.float32) for s in shapes)
+    with fc.precision(precision):
+        found = DEVICE.linear(x, w, b), *DEVICE.linear_backward(dy, x, w)
+        expected = fc.linear(x, w, b), *fc.linear_backward(dy, x, w)
+        for a, right in zip(found, expected):
+            testing.compare(a, right, np.zeros(right.shape))
+        x, w = (rng.standard_normal(s).astype(np.float32) for s in shapes[:2])
+        whole = DEVICE.linear(np.concatenate([x] * 3), w)
+        testing.same_bits(DEVICE.linear(x, w), whole[rows : 2 * rows])
+        testing.same_bits(DEVICE.linear(x[:1], w), whole[:1])
+
+
+@pytest.mark.parametrize("precision", ["strict", "fast", "tf32"])
+@pytest.mark.parametrize("channels, groups", [((256, 256), 32), ((160, 96), 2), ((64, 64), 64)])
+def test_groups(precision, channels, groups):
+    rng = np.random.default_rng(0)
+    C, K = channels
+    shapes = (2, C, 15, 14), (K, C // groups, 3, 3)
+    x, w = (rng.integers(-2, 3, s).astype(np.float32) for s in shapes)
+    for stride in (1, 2):
+        options = dict(stride=stride, padding=1, groups=groups)
+        y = fc.conv2d(x, w, **options)
+        dy = rng.integers(-2, 3, y.shape).astype(np.float32)
+        with fc.precision(precision):
+            found = DEVICE.conv2d(x, w, **options), *DEVICE.conv2d_backward(dy, x, w, **options)
+        for a, right in zip(found, (y, *fc.conv2d_backward(dy, x, w, **options))):
+            testing.compare(a, right, np.zeros(right.shape))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_halves(dtype):
     """Public functions on 16 bits: convolutions on tensor cores and all that goes through float32."""

@@ -35,6 +35,12 @@ def test_machine_code(title):
         assert f.count("FFMA") >= 32 * families["row_sums"][0] and f.count("LDGSTS") == 3
 
 
+def test_a_window_is_loaded_once_for_four_positions():
+    """Four of dy, and of x a row of six for every row of taps; a multiply-add for every tap and position."""
+    f = sass.figures(*sass.MAIN["depthwise weight gradient, 3x3"])
+    assert f.count("LDG") == 4 + 3 * 6 and f.count("FFMA") == 4 * 9
+
+
 def test_wide_accesses():
     """An activation moves 16 bytes an instruction, and a convolution in multiply-adds reads shared memory
     so.

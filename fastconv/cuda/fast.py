@@ -1,4 +1,5 @@
-"""The fast kernels as rows of the device's tables of convolution algorithms.
+"""The fast kernels: rows of the device's tables of convolution algorithms, the fully connected layer, and
+what moves memory.
 
 A row accepts a problem when its kernels can be built for the current device and hold the problem (`select`).
 Running it costs the host a look-up and a launch a kernel; scratch (images in channels last, the packed
