@@ -91,6 +91,11 @@ def _edge_cases():
         ((1, 1, 3), 2, {"stride": 1, "dilation": 4, "padding": 3}),  # some windows have no tap inside
         ((1, 2, 20, 50), (9, 7), {"stride": (2, 1), "padding": (4, 3)}),
         ((1, 2, 20, 50), (9, 8), {"stride": (2, 2), "padding": (4, 3), "ceil_mode": True}),
+        ((3, 5, 12, 9), 2, {}),  # side by side: many short rows at once, a column left over
+        ((2, 30, 13, 6), (3, 3), {"padding": ((1, 1), (0, 0))}),  # with other divisors at the ends
+        ((1, 7, 4, 6, 8), (2, 3, 2), {"stride": (1, 3, 4)}),
+        ((1, 3, 8, 300), (7, 2), {"stride": (3, 2)}),  # rows that are folded one by one, and four at a time
+        ((1, 3, 8, 300), (3, 4), {"stride": (1, 4), "dilation": (2, 1)}),
         ((1, 1, 12, 260), (3, 3), {"stride": 2, "padding": ((0, 1), (1, 0))}),
         ((1, 1, 6, 7, 8), (5, 4, 3), {"stride": (2, 1, 2), "padding": (3, 2, 2), "dilation": (1, 2, 1)}),
     ):
@@ -270,6 +275,23 @@ def test_a_sample_does_not_depend_on_its_batch(name, dtype):
     for n in (0, 4, 8):
         alone = RUNS[name](x[n : n + 1], dy[n : n + 1])
         _same(alone, [part[n : n + 1] for part in whole], f"{name}, sample {n}")
+
+
+@at_every_level
+@pytest.mark.parametrize(
+    "width, options", ((53, {"kernel_size": 2}), (64, {"kernel_size": 3, "stride": 2, "padding": 1}))
+)
+def test_results_written_past_the_caches_are_those_that_are_not(width, options):
+    """Results of 16 MiB take another way to memory; so do their rows that are not whole lines of it."""
+    channels = 2**22 // width**2 + 8
+    x, dy = _pair(np.random.default_rng(6), (1, channels, width, width), np.float32)
+    for threads in (1, 2):
+        with fc.num_threads(threads):
+            for run in (_run_avg_pool, _run_max_pool):
+                whole = run(x, dy, **options)
+                for c in (0, channels // 2, channels - 3):
+                    alone = run(x[:, c : c + 3], dy[:, c : c + 3], **options)
+                    _same(alone, [part[:, c : c + 3] for part in whole], f"{run.__name__}, channel {c}")
 
 
 @at_every_level

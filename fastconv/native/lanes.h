@@ -155,7 +155,16 @@ INLINE void NAME(quad_add)(NAME(quad) *q, const REAL *p, ix n)
         q->c += LOAD(p + i + 2 * VL);
         q->d += LOAD(p + i + 3 * VL);
     }
-    FOR_LANES(i, n - whole) q->a += TAKE(p + whole + i);
+    const ix rest = n - whole; /* short runs, such as planes of 7x7, are all rest */
+    p += whole;
+    if (rest <= 0) return;
+    if (rest <= VL) { q->a += LOADN(p, rest); return; }
+    q->a += LOAD(p);
+    if (rest <= 2 * VL) { q->b += LOADN(p + VL, rest - VL); return; }
+    q->b += LOAD(p + VL);
+    if (rest <= 3 * VL) { q->c += LOADN(p + 2 * VL, rest - 2 * VL); return; }
+    q->c += LOAD(p + 2 * VL);
+    q->d += LOADN(p + 3 * VL, rest - 3 * VL);
 }
 INLINE V NAME(quad_lanes)(const NAME(quad) *q) { return (q->a + q->b) + (q->c + q->d); }
 
@@ -194,4 +203,25 @@ INLINE void NAME(stream_out)(REAL *dst, const REAL *src, ix n)
     if (head) STOREN(dst, LOADN(src, head), head);
     for (; i + VL <= n; i += VL) STREAM(dst + i, LOAD(src + i));
     if (i < n) STOREN(dst + i, LOADN(src + i, n - i), n - i);
+}
+
+/* A result that is made in short rows and goes past the caches: rows gather here until whole lines of it can be written. A line written in two pieces would
+ * be read from memory first, or written twice. */
+#define FC_LINE 64
+#define FC_GATHERED 4096 /* elements: 16 or 32 KB of stack */
+typedef struct { REAL *to; ix held; REAL made[FC_GATHERED] WHOLE_LINES; } NAME(gathered);
+INLINE void NAME(gathered_write)(NAME(gathered) *g, int all)
+{
+    const ix beyond = all ? 0 : (ix)((uintptr_t)(g->to + g->held) % FC_LINE / REAL_BYTES), n = g->held - beyond;
+    if (n <= 0) return;
+    NAME(stream_out)(g->to, g->made, n);
+    memmove(g->made, g->made + n, (size_t)beyond * sizeof(REAL));
+    g->to += n;
+    g->held = beyond;
+}
+/* Room for n more elements, n < FC_GATHERED / 2, which the caller fills and counts */
+INLINE REAL *NAME(gathered_room)(NAME(gathered) *g, ix n)
+{
+    if (g->held + n > FC_GATHERED) NAME(gathered_write)(g, 0);
+    return g->made + g->held;
 }

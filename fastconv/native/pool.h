@@ -17,6 +17,7 @@
 #define FC_POOL_BY_LANES 8  /* taps from which a sum by lanes is worth its horizontal end */
 #define FC_POOL_OUTPUTS 128 /* outputs of a row at once: all buffers together take at most 50 KB of stack */
 #define FC_POOL_SPAN (FC_POOL_OUTPUTS * FC_POOL_STEP + FC_POOL_REACH) /* input columns under those outputs */
+#define FC_POOL_LONG_ROW 128 /* elements: planes of 224 pixels are read three times as fast, those of 56 a tenth slower */
 #define FC_POOL_MARGIN (FC_POOL_REACH + 32) /* zeros on either side of a row of dy, see spread_regular */
 #define FC_POOL_ROW (FC_POOL_SPAN + 192) /* and whole vectors past the end: FC_POOL_STEP * 16 wanted, as many read in vain */
 
@@ -163,6 +164,7 @@ INLINE void NAME(fold)(const int kind, int rows, int first, REAL *temp, INT *whe
     case 2: NAME(fold_some)(kind, 2, 1, temp, where, row, offset, n); break;
     case 3: NAME(fold_some)(kind, 3, 1, temp, where, row, offset, n); break;
     case 4: NAME(fold_some)(kind, 4, 1, temp, where, row, offset, n); break;
+    case 5: NAME(fold_some)(kind, 1, 0, temp, where, row, offset, n); break;
     default: NAME(fold_some)(kind, rows, 0, temp, where, row, offset, n); break;
     }
 }
@@ -174,13 +176,15 @@ INLINE void NAME(fold_rows)(const int kind, const fc_view *x, const fc_pool_rows
     const REAL *row[4];
     INT offset[4];
     int k = 0, first = 1;
+    /* Up to four are added in the same order either way. Long ones one by one, since no processor foresees reads that go to and fro between them. */
+    const int together = r->rows_d * r->rows_h <= 4 && n >= FC_POOL_LONG_ROW ? 1 : 4;
     for (ix d = 0; d < r->rows_d; d++) {
         for (ix h = 0; h < r->rows_h; h++) {
             const ix at = d * r->step_d + h * r->step_h;
             offset[k] = (INT)(base + at);
             row[k] = NAME(fetch)(x, r->plane + r->first + at + from, n, buffer[k]);
-            if (++k < 4) continue;
-            NAME(fold)(kind, 4, first, temp, where, row, offset, n);
+            if (++k < together) continue;
+            NAME(fold)(kind, together, first, temp, where, row, offset, n);
             k = first = 0;
         }
     }
@@ -540,7 +544,7 @@ static void NAME(spread_taps)(NAME(pool_spread) *s, const fc_pool *g, const REAL
 
 INLINE void NAME(spread_steps)(const ix step, const fc_pool *g, const NAME(pool_spread) *s, REAL *dx, int stream)
 {
-    REAL out[FC_POOL_STEP * FC_BLOCK + 2 * FC_POOL_STEP * 16];
+    REAL out[FC_POOL_STEP * FC_BLOCK + 2 * FC_POOL_STEP * 16] WHOLE_LINES;
     const ix W = g->size[2];
     for (ix j0 = g->low / step; j0 * step - g->low < W; j0 += FC_BLOCK) {
         const ix from = FC_MAX(j0 * step - g->low, 0), count = FC_MIN((ix)FC_BLOCK, (W - 1 + g->low) / step + 1 - j0);
@@ -610,8 +614,12 @@ static void NAME(avg_pool_rows_backward)(const fc_view *dyv, const fc_pool *g, i
     sums += FC_POOL_MARGIN;
     memset(sums + Q, 0, FC_POOL_MARGIN * sizeof *sums);
     dx += first * W;
-    const int lanes = g->regular && g->by_lanes;
+    const int lanes = g->regular && g->by_lanes, whole = W * REAL_BYTES % FC_LINE == 0 && (uintptr_t)dx % FC_LINE == 0;
+    const int gather = stream && lanes && !whole && W < FC_GATHERED / 2;
     NAME(pool_spread) spread;
+    NAME(gathered) rows;
+    rows.to = dx;
+    rows.held = 0;
     if (lanes) NAME(spread_taps)(&spread, g, sums);
     ix h = first % H, d = first / H % g->size[0], plane = first / H / g->size[0];
     for (ix row = first; row < first + count; row++, dx += W, h++) {
@@ -621,8 +629,17 @@ static void NAME(avg_pool_rows_backward)(const fc_view *dyv, const fc_pool *g, i
         }
         if (row == first || h == 0 || !fc_same_holders(g->start[1], g->holder[1], h, h - 1)) {
             NAME(gather_outputs)(dyv, g, plane, d, h, sums);
-        } else if (!stream || !lanes) { /* the row above, again */
+        } else if (gather && rows.held >= W && rows.held + W <= FC_GATHERED) { /* the row above, again */
+            memcpy(rows.made + rows.held, rows.made + rows.held - W, (size_t)W * sizeof *dx);
+            rows.held += W;
+            continue;
+        } else if (!stream || !lanes) {
             memcpy(dx, dx - W, (size_t)W * sizeof *dx);
+            continue;
+        }
+        if (gather) {
+            NAME(spread_regular)(g, &spread, NAME(gathered_room)(&rows, W), 0);
+            rows.held += W;
             continue;
         }
         if (lanes) {
@@ -635,5 +652,6 @@ static void NAME(avg_pool_rows_backward)(const fc_view *dyv, const fc_pool *g, i
             dx[w] = sum;
         }
     }
+    if (gather) NAME(gathered_write)(&rows, 1);
     if (stream) fc_stream_end();
 }

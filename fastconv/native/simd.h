@@ -42,6 +42,7 @@ typedef ptrdiff_t ix;
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define WHOLE_LINES __attribute__((aligned(64))) /* of a buffer on the stack that is stored to and soon read again */
 #define UNROLL _Pragma("GCC unroll 64")
 #define FC_PASTE_(a, b) a##b
 #define FC_PASTE(a, b) FC_PASTE_(a, b)

@@ -84,7 +84,7 @@ static void NAME(softmax_row_backward)(const fc_view *dyv, const fc_view *yv, RE
         const REAL *dy = NAME(fetch)(dyv, start + at, n, dy_buffer);
         const REAL *y = NAME(fetch)(yv, start + at, n, y_buffer);
         if (logarithm) FOR_LANES(i, n) PUT(dx + at + i, TAKE(dy + i) - NAME(vexp)(TAKE(y + i)) * sum);
-        else FOR_LANES(i, n) PUT(dx + at + i, TAKE(y + i) * (TAKE(dy + i) - sum));
+        else EACH_LANES(i, n, PUT(dx + at + i, TAKE(y + i) * (TAKE(dy + i) - sum)););
     }
 }
 
