@@ -77,6 +77,9 @@ def _named_bfloat16(dtype):
 
 DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 DEVICE_TYPES = set()  # of arrays that live on a GPU all, with NumPy's attributes: `fastconv.cuda`'s own
+# What `fastconv.cuda` sets: seen(op, array on a device) -> one of these types that stands for it; and for types
+# of other libraries that were seen before, the same, or None for an array that has to be looked at.
+seen, READERS = None, {}
 
 
 def on_device(value):
@@ -113,7 +116,7 @@ def device_memory(value):
     It must have passed `any_array`.
     """
     if type(value) in DEVICE_TYPES:
-        return value.pointer, value.shape, value.strides, value.itemsize, False
+        return value.pointer, value.shape, value.strides, value.itemsize, value.readonly
     if hasattr(value, "data_ptr"):  # torch, whose array interface does not know all of its dtypes
         itemsize = value.element_size()
         strides = tuple(step * itemsize for step in value.stride())
@@ -139,7 +142,7 @@ def contiguous_strides(shape, itemsize):
 
 
 def any_array(op, name, value, scalars=False):
-    """`value` as a plain ndarray that shares its memory (device arrays come back as they are).
+    """`value` as a plain ndarray that shares its memory; on a device as it is, or as what stands for it there.
 
     Subclasses without meaning of their own (memmap, matrix, recarray) lose their class, so that indexing is
     ordinary indexing from here on. NumPy scalars become 0-d arrays where `scalars` allows them.
@@ -155,6 +158,10 @@ def any_array(op, name, value, scalars=False):
         return value.view(ndarray)
     if type(value) in DEVICE_TYPES:
         return value
+    read = READERS.get(type(value))
+    found = None if read is None else read(op, value)
+    if found is not None:
+        return found
     if scalars and isinstance(value, np.generic):
         return np.asarray(value)
     if on_device(value):
@@ -163,7 +170,7 @@ def any_array(op, name, value, scalars=False):
                 f"{op}: {name} requires a gradient, which would not be recorded (pass {name}.detach())"
             )
         if hasattr(value, "shape") and hasattr(value, "dtype"):
-            return value
+            return value if seen is None else seen(op, value)
         raise TypeError(
             f"{op}: {name} must be an array, got {type(value).__name__}"
             " (it has __cuda_array_interface__, but no shape and dtype)"
@@ -190,6 +197,8 @@ def float_array(op, name, value, scalars=False):
 
 def integer_array(op, name, value):
     """`value` as a plain ndarray of some integer dtype; bool is not one."""
+    if type(value) in DEVICE_TYPES and value.dtype.kind in "iu":
+        return value
     value = any_array(op, name, value, scalars=True)
     if native_dtype(dtype_char(value)).kind not in "iu":
         raise wrong_dtype(op, name, value, "an integer dtype")
@@ -198,7 +207,7 @@ def integer_array(op, name, value):
 
 def array_of(op, name, value, dtype, scalars=False):
     """`value` as a plain ndarray of exactly `dtype` (np.int64, np.bool_), in any byte order."""
-    if type(value) is ndarray and value.dtype == dtype:
+    if (type(value) is ndarray or type(value) in DEVICE_TYPES) and value.dtype == dtype:
         return value
     value = any_array(op, name, value, scalars)
     if native_dtype(dtype_char(value)) != np.dtype(dtype):
@@ -273,6 +282,8 @@ def alike(op, name, value, like_name, like, scalars=False):
             return value, like
     value = float_array(op, name, value, scalars)
     like = float_array(op, like_name, like, scalars)
+    if value.dtype is like.dtype and value.shape == like.shape:
+        return value, like
     same_dtype(op, **{like_name: like, name: value})
     shape_is(op, name, value, tuple(like.shape), f"the shape of {like_name}")
     return value, like
@@ -338,7 +349,13 @@ def writable(array):
 
 def owns_memory(array):
     """Whether no other array, unless it is a view of this one, lies in its memory."""
-    return isinstance(array, ndarray) and array.flags.owndata
+    return array.flags.owndata if isinstance(array, ndarray) else getattr(array, "owns_memory", False) is True
+
+
+def plain_type(array):
+    """The type of an array whose attributes are NumPy's and cheap: ndarray, or that of a device; else `object`."""
+    kind = type(array)
+    return kind if kind is ndarray or kind in DEVICE_TYPES else object
 
 
 def _extent(array):

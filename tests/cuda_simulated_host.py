@@ -221,7 +221,7 @@ class Tensor:
     """What `fastconv` uses of a torch tensor on "cuda", around a NumPy array."""
 
     __module__ = "torch"
-    requires_grad = False
+    requires_grad, is_cuda = False, True
 
     def __init__(self, array, device=0):
         self.array, self.device = array, types.SimpleNamespace(index=device)
@@ -359,6 +359,129 @@ def test_dlpack():
     with pytest.raises(fc.DeviceError, match="relu: DLPack names device type 10, need CUDA"):
         fc.relu(OnlyDlpack(X, kind=10))
     assert not fc._arguments.on_device(type("Host", (), {"__dlpack_device__": lambda self: (1, 0)})())
+
+
+# -- calls that are recorded and replayed --------------------------------------------------------------------
+
+
+def twice(function, *arguments):
+    """The results on arrays of one layout, of which only the second call is replayed."""
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        given = [rng.standard_normal(a).astype(np.float32) if type(a) is tuple else a for a in arguments]
+        yield given, function(*(to_device(a) if isinstance(a, np.ndarray) else a for a in given))
+
+
+def test_replayed_calls_see_their_own_arrays():
+    for (x, w, b), y in twice(lambda x, w, b: fc.conv2d(x, w, b, padding=1), X.shape, W.shape, (3,)):
+        testing.compare(to_host(y), *bounded(fc.conv2d, x, w, b, padding=1))
+    for (dy, y), dx in twice(fc.relu_backward, X.shape, X.shape):
+        testing.same_bits(to_host(dx), fc.relu_backward(dy, y))
+    for (x,), (y, at) in twice(lambda x: fc.max_pool2d(x, 2, return_indices=True), X.shape):
+        for ours, theirs in zip((y, at), fc.max_pool2d(x, 2, return_indices=True)):
+            testing.same_bits(to_host(ours), theirs)
+
+
+def bounded(function, x, w, b, **options):
+    wide = [a.astype(np.float64) for a in (x, w, b)]
+    expected = getattr(fc.reference, function.__name__)(*wide, **options)
+    magnitude = getattr(fc.reference, function.__name__)(*map(np.abs, wide), **options)
+    return expected, testing.bound(magnitude, w[0].size + 1, np.float32)
+
+
+def test_an_array_that_was_given_twice_is_not_taken_for_one():
+    x, dy = RNG.standard_normal((7, 3)).astype(np.float32), RNG.standard_normal((7, 3)).astype(np.float32)
+    there, other = to_device(x), to_device(dy)
+    testing.same_bits(to_host(fc.tanh_backward(there, there)), to_host(fc.tanh_backward(to_device(x), there)))
+    found, expected = to_host(fc.tanh_backward(other, there)), fc.tanh_backward(dy, x)
+    testing.compare(found, expected, testing.bound(np.abs(dy) * (1 + x * x), 4, np.float32))
+
+
+def test_what_a_plan_is_found_by():
+    """Layout, distance from a multiple of 16 bytes, options, precision: whatever could change a launch."""
+    from fastconv.cuda import _backend
+
+    plans = _backend.conv_forward.plans
+    whole = to_device(np.zeros(X.size + 1, np.float32))
+    x, w = to_device(X), to_device(W)
+    plans.clear()
+    for _ in range(2):
+        fc.conv2d(x, w)
+        fc.conv2d(whole[: X.size].reshape(X.shape), w)
+    assert len(plans) == 1
+    fc.conv2d(whole[1:].reshape(X.shape), w)
+    assert len(plans) == 2
+    fc.conv2d(x, w, padding=1)
+    fc.conv2d(x[:, :, ::-1], w)
+    with fc.precision("strict"):
+        fc.conv2d(x, w)
+    fc.conv2d(Foreign(X), w)
+    fc.conv2d(x, w, out=to_device(np.zeros((2, 3, 3, 4), np.float32)))
+    assert len(plans) == 7
+
+
+def test_replayed_calls_check_their_indices():
+    for labels in ([0, 1, 2, 0], [1, 1, 1, 1]):
+        fc.nll(to_device(SCORES), to_device(np.array(labels)))
+    for wrong in (3, 17):
+        with pytest.raises(ValueError, match=f"nll: target {wrong} is not a class"):
+            fc.nll(to_device(SCORES), to_device(np.array([0, wrong, 2, 0])))
+
+
+def test_results_of_replayed_calls_are_of_the_callers_kind(torch):
+    for _ in range(3):
+        assert type(fc.relu(Tensor(X))) is Tensor and fc.relu(to_device(X)).shape == X.shape
+        y, indices = fc.max_pool2d(Tensor(X), 2, return_indices=True)
+        assert type(y) is type(indices) is Tensor
+        out = Tensor(np.zeros((2, 3, 3, 4), np.float32))
+        assert fc.conv2d(Tensor(X), to_device(W), out=out) is out and out.array.any()
+
+
+def test_own_arrays_are_arrays():
+    host = np.arange(2.0 * 3 * 4).reshape(2, 3, 4)
+    there = to_device(host)
+    assert (len(there), there.ndim, there.size, there.nbytes, there.itemsize) == (2, 3, 24, 192, 8)
+    for index in (1, slice(None, None, -1), (..., 2), (slice(1, 2), 0), (0, slice(5, 9)), (-1, 2, 3), ()):
+        testing.same_bits(to_host(there[index]), np.array(host[index], order="C"))
+    testing.same_bits(to_host(there.T), np.ascontiguousarray(host.T))
+    testing.same_bits(to_host(there.transpose(1, 0, 2)), np.ascontiguousarray(host.transpose(1, 0, 2)))
+    testing.same_bits(to_host(there.reshape(4, -1)), host.reshape(4, 6))
+    assert there.on_stream(77).stream == 77 and fc.relu(there.on_stream(77)).stream == 77
+    for wrong, error in ((lambda: there[2], IndexError), (lambda: there[0, 0, 0, 0], IndexError),
+                         (lambda: there.reshape(5, 5), ValueError), (lambda: there.T.reshape(24), ValueError),
+                         (lambda: there.transpose(0, 0, 1), ValueError), (lambda: np.asarray(there), TypeError),
+                         (lambda: len(there[0, 0, 0]), TypeError)):  # fmt: skip
+        with pytest.raises(error):
+            wrong()
+
+
+def test_own_arrays_go_through_dlpack():
+    import gc
+    import weakref
+
+    class Only:
+        """An array that its library knows by its capsule alone."""
+
+        def __init__(self, array):
+            self.array, self.shape, self.ndim, self.dtype = array, array.shape, array.ndim, array.dtype
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+        def __dlpack__(self, stream):
+            return self.array.__dlpack__(stream=stream)
+
+    for dtype in (np.float32, np.float64, np.int64, np.uint8, np.bool_):
+        host = np.arange(12).reshape(3, 4).astype(dtype)
+        there = to_device(host)[:, ::-2]
+        testing.same_bits(to_host(Only(there)), np.ascontiguousarray(host[:, ::-2]))
+    known = weakref.ref(there)
+    capsule = there.__dlpack__()
+    del there
+    assert known() is not None
+    del capsule
+    gc.collect()
+    assert known() is None
 
 
 # -- layers, optimisers, training ----------------------------------------------------------------------------

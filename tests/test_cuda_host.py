@@ -4,8 +4,8 @@ Geometry, limits, cache, packing of parameters, the tables.
 """
 
 import ctypes
+import multiprocessing
 import os
-import time
 
 import numpy as np
 import pytest
@@ -142,6 +142,52 @@ def test_unwritable_folder_is_no_error(cache):
     assert _cache.cubin(KERNEL, 90, build, "tools")[1] == f"_Z{KERNEL.name}"
 
 
+def test_no_home_is_no_error(monkeypatch):
+    monkeypatch.delenv("FASTCONV_CUDA_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(_cache, "_memory", {})
+
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(_cache.Path, "home", nowhere)
+    build = Builder()
+    assert _cache.folder() is None
+    assert _cache.cubin(KERNEL, 90, build, "tools") == _cache.cubin(KERNEL, 90, build, "tools")
+    assert build.runs == 1
+
+
+def _write_often(path, number):
+    for _ in range(50):
+        _cache.write(path, bytes([number]) * 100_000, f"_Z{number}")
+
+
+def test_many_writers_leave_a_whole_entry(cache):
+    path = cache / "entry.cubin"
+    writers = [multiprocessing.Process(target=_write_often, args=(path, number)) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while any(writer.is_alive() for writer in writers):
+        found = _cache.read(path)
+        if found is not None:
+            code, name = found
+            assert len(code) == 100_000 and set(code) == {int(name[2:])}
+            seen.add(name)
+    assert all(writer.exitcode == 0 for writer in writers) and seen
+    assert [p.name for p in cache.iterdir()] == ["entry.cubin"]
+
+
+def test_code_that_the_driver_refuses_is_built_again(cache):
+    library = FakeLibrary()
+    library.do_cuLibraryLoadData = lambda module, code, *rest: 200 if code.value == b"stale" else 0
+    runner = _launch.Runner(_driver.Driver(library), build=Builder(), toolchain="tools")
+    path = cache / f"{_cache.key(SMALL, 90, 'tools')}.cubin"
+    _cache.write(path, b"stale", "_Zstale")
+    assert runner.handle(SMALL) == 4242
+    assert _cache.read(path)[1] == f"_Z{SMALL.name}"
+
+
 def test_folder_follows_the_environment(monkeypatch):
     monkeypatch.delenv("FASTCONV_CUDA_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", os.sep + "x")
@@ -161,8 +207,10 @@ class FakeLibrary:
     def __getattr__(self, name):
         def call(*arguments):
             self.calls.append((name, arguments))
-            known = getattr(type(self), f"do_{name}", None)
-            return known(self, *arguments) if known else 0
+            known = vars(self).get(f"do_{name}") or vars(type(self)).get(f"do_{name}")
+            if known is None:
+                return 0
+            return known(*arguments) if f"do_{name}" in vars(self) else known(self, *arguments)
 
         return call
 

@@ -13,6 +13,7 @@ where it has none.
 """
 
 import ctypes
+import functools
 import itertools
 import math
 import sys
@@ -26,7 +27,7 @@ from numba.core import config
 from .. import _arguments as arguments
 from .._errors import DeviceError, UnsupportedError
 from . import _device_array, _dlpack
-from ._device_array import DeviceArray, is_contiguous
+from ._device_array import DeviceArray, Seen, is_contiguous
 from ._driver import HERE, driver
 
 SIMULATOR = _device_array.SIMULATOR
@@ -149,7 +150,12 @@ class _Described:
 
 
 class _Kind:
-    """How one library's arrays are read and made. Methods get an array of that library to start from."""
+    """How one library's arrays are read and made. Methods get an array of that library to start from.
+
+    pools: whether memory for the duration of a call comes from the device's own pool.
+    """
+
+    pools = True
 
     def describe(self, op, array):
         """(pointer, shape, strides, dtype, device)."""
@@ -167,6 +173,14 @@ class _Kind:
         """(`_device_array.Layout`, pointer): the same, for looking up."""
         pointer, *rest = self.describe(op, array)
         return _device_array.layout(*rest), pointer
+
+    def address(self, op, array):
+        """Where an array lies that this kind has made."""
+        return self.facts(op, array)[1]
+
+    def seen(self, op, array):
+        """The `Seen` that stands for the array; None where it has to be looked at closely."""
+        return Seen(*self.facts(op, array), None, array, self, False)
 
     def empty(self, like, shape, dtype, device, stream):
         """A new C-contiguous array; inside of `on_device`."""
@@ -191,7 +205,7 @@ class _Kind:
 
 
 class _Own(_Kind):
-    """fastconv's own arrays, which `to_device` makes."""
+    """fastconv's own arrays, which `to_device` makes, and what stands for others."""
 
     def describe(self, op, array):
         of = array.layout
@@ -205,6 +219,33 @@ class _Own(_Kind):
 
     def stream(self, array, device):
         return array.stream
+
+    def seen(self, op, array):
+        return array
+
+
+class _Other(_Kind):
+    """Arrays of which no more is known than that they have one of the protocols."""
+
+    def seen(self, op, array):
+        told = getattr(array, "__cuda_array_interface__", None)
+        if told is None:
+            return Seen(*self.facts(op, array), DEFAULT_STREAM, array, self, False)
+        shape, strides, (pointer, readonly) = told["shape"], told.get("strides"), told["data"]
+        key = shape, strides, told["typestr"], _device_of(pointer) if pointer else None
+        found = None if told.get("mask") is not None else _described.get(key)
+        if found is None:
+            found, pointer = self.facts(op, array)
+            if len(_described) >= _device_array.LAYOUTS_KEPT:
+                _described.clear()
+            _described[key] = found
+        stream = told.get("stream")
+        return Seen(
+            found, pointer, DEFAULT_STREAM if stream is None else int(stream), array, self, bool(readonly)
+        )
+
+
+_described = {}  # what the array interface tells, and the device -> layout
 
 
 class _Numba(_Kind):
@@ -236,6 +277,8 @@ class _Numba(_Kind):
 class _Torch(_Kind):
     """torch.Tensor on "cuda"."""
 
+    pools = False
+
     def describe(self, op, array):
         name = str(array.dtype).removeprefix("torch.")
         dtype = BFLOAT16 if name == BFLOAT16.name else _dtype(op, name)
@@ -256,8 +299,15 @@ class _Torch(_Kind):
     def empty(self, like, shape, dtype, device, stream):
         import torch
 
-        name = dtype.name
-        return torch.empty(shape, dtype=getattr(torch, name), device=torch.device("cuda", device))
+        return torch.empty(shape, dtype=getattr(torch, _name(dtype)), device=like.device)
+
+    def address(self, op, array):
+        return array.data_ptr()
+
+    def seen(self, op, array):
+        if array.requires_grad or not array.is_cuda:
+            return None
+        return Seen(*self.facts(op, array), None, array, self, False)
 
     def scratch(self, like, nbytes, device, stream):
         made = self.empty(like, (nbytes,), BYTE, device, stream)
@@ -269,11 +319,19 @@ class _Torch(_Kind):
         return torch.cuda.current_stream(device).cuda_stream or 1  # 0 is the legacy default stream
 
 
+@functools.lru_cache(maxsize=64)
+def _name(dtype):
+    """Of a dtype; NumPy takes microseconds to make it up."""
+    return dtype.name
+
+
 _torch_layouts = {}  # (dtype, shape, strides, device) in torch's own objects -> layout
 
 
 class _Cupy(_Kind):
     """cupy.ndarray."""
+
+    pools = False
 
     def describe(self, op, array):
         device = array.device.id if array.size else None
@@ -284,6 +342,9 @@ class _Cupy(_Kind):
 
         with cupy.cuda.Device(device):
             return cupy.empty(shape, _numpy_dtype(like, dtype))
+
+    def address(self, op, array):
+        return array.data.ptr
 
     def scratch(self, like, nbytes, device, stream):
         made = self.empty(like, (nbytes,), BYTE, device, stream)
@@ -296,19 +357,68 @@ class _Cupy(_Kind):
             return cupy.cuda.get_current_stream().ptr or 1  # 0 is the legacy default stream
 
 
-OWN, _NUMBA, _OTHER = _Own(), _Numba(), _Kind()
+OWN, _NUMBA, _OTHER = _Own(), _Numba(), _Other()
 _BY_MODULE = {"torch": _Torch(), "cupy": _Cupy()}
-_BY_TYPE = {DeviceArray: OWN}
 
 
 def kind_of(array):
     """The kind that an array on a device is of."""
-    found = _BY_TYPE.get(type(array))
-    if found is not None:
-        return found
-    if getattr(array, "__cuda_ndarray__", False) is True:
-        return _NUMBA
-    return _BY_MODULE.get(type(array).__module__.partition(".")[0], _OTHER)
+    of = type(array)
+    if of is DeviceArray:
+        return OWN
+    if of is Seen:
+        return array.kind
+    found = _KINDS.get(of)
+    if found is None:
+        if getattr(array, "__cuda_ndarray__", False) is True:
+            found = _NUMBA
+        else:
+            found = _BY_MODULE.get(of.__module__.partition(".")[0], _OTHER)
+        if len(_KINDS) >= TYPES_KEPT:
+            _KINDS.clear()
+        _KINDS[of] = found
+    return found
+
+
+TYPES_KEPT = 256
+_KINDS = {}  # by type
+
+
+def seen(op, array):
+    """What stands for an array of another library in a call; itself where that cannot be told, so that who asks
+    for its dtype says what is wrong.
+    """
+    kind = kind_of(array)
+    try:
+        found = kind.seen(op, array)
+    except TypeError:
+        return array
+    if type(array) not in arguments.READERS and len(arguments.READERS) < TYPES_KEPT:
+        arguments.READERS[type(array)] = _read
+    return array if found is None else found
+
+
+def _read(op, array):
+    """`seen` for a type that was seen before; None for an array that has to be looked at closely."""
+    try:
+        return kind_of(array).seen(op, array)
+    except (TypeError, AttributeError, RuntimeError, KeyError):
+        return None
+
+
+arguments.seen = seen
+
+
+def raw(array):
+    """The array that the caller has."""
+    return array.base if type(array) is Seen else array
+
+
+def stream_of(array, device):
+    """The stream on which the work of an array's owner is queued."""
+    if type(array) is DeviceArray or type(array) is Seen and array.stream is not None:
+        return array.stream
+    return kind_of(array).stream(raw(array), device)
 
 
 def _own_empty(shape, dtype, device, stream):
@@ -383,12 +493,12 @@ class Call:
 
     def __init__(self, op, *arrays):
         self.op = op
-        self._like = next(array for array in arrays if array is not None)
-        self._kind = kind_of(self._like)
+        first = next(array for array in arrays if array is not None)
+        self._like, self._kind = raw(first), kind_of(first)
         self.arrays = [None if array is None else describe(op, array) for array in arrays]
         devices = {array.device for array in self.arrays if array is not None} - {None}
         self.device = one_device(op, devices)
-        self.stream = self._kind.stream(self._like, self.device)
+        self.stream = stream_of(first, self.device)
         wait_for_others(arrays, type(self._like), self.device, self.stream)
         self.recorder = RECORDING.recorder
         if self.recorder is not None:
@@ -454,8 +564,8 @@ def one_device(op, devices):
 def wait_for_others(arrays, kind, device, stream):
     """Work that another library than that of type `kind` has queued for its arrays elsewhere comes first."""
     for array in arrays:
-        if array is not None and type(array) is not kind:
-            other = kind_of(array).stream(array, device)
+        if array is not None and type(raw(array)) is not kind:
+            other = stream_of(array, device)
             if other != stream and not SIMULATOR:
                 with on_device(device):
                     driver().order(other, stream)
@@ -473,7 +583,13 @@ def need_device_arrays(op, arrays):
 
 def describe(op, array):
     """The `Array` of anything that lives on a device."""
-    return Array(*kind_of(array).describe(op, array), array)
+    kind = OWN if type(array) is Seen else kind_of(array)
+    return Array(*kind.describe(op, array), array)
+
+
+def facts(op, array):
+    """(Layout, pointer) of anything that lives on a device."""
+    return (OWN if type(array) is Seen else kind_of(array)).facts(op, array)
 
 
 def current_device():
@@ -492,7 +608,8 @@ def to_device(a):
     """See `fastconv.cuda.to_device`."""
     op = "to_device"
     if arguments.on_device(a):
-        return arguments.any_array(op, "a", a)
+        arguments.any_array(op, "a", a)
+        return a
     a = arguments.any_array(op, "a", a, scalars=True)
     if a.dtype.kind not in "fiub":
         raise TypeError(f"{op}: a has dtype {a.dtype} (need real numbers)")

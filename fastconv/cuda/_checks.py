@@ -35,23 +35,24 @@ class Flag:
     """
 
     def __init__(self, call, message):
-        self._place, self._message = _arrays.Place(call.op, call.device, call.stream), message
-        self._key = call.device, call.stream, message
+        place = call if type(call) is _arrays.Place else _arrays.Place(call.op, call.device, call.stream)
+        self._place, self._message = place, message
+        self._key = place.device, place.stream, message
         self.array = _flags.known.get(self._key)
         if self.array is None:
             if len(_flags.known) >= FLAGS_KEPT and _flags.pending is None:
                 _flags.known.clear()
             made = _arrays.sent(np.full(1, NOTHING_WRONG, np.int64), call.device, call.stream)
             self.array = _flags.known[self._key] = _arrays.describe(call.op, made)
-        self._recorder = getattr(call, "recorder", None)
+        self._recorder = None if call is place else call.recorder
         if self._recorder is not None:
             self.array = self._recorder.flag(self.array, message)
 
-    def check(self, values):
+    def check(self, values, addresses=None):
         """Raise ValueError when a kernel has found an element of `values` wrong; waits for the kernels.
 
-        values: contiguous, what the positions count in. Inside `deferred_checks` nothing happens until its
-        end.
+        values: contiguous, what the positions count in; with addresses the `_replay.Operand` that it is. Inside
+        `deferred_checks` nothing happens until its end.
         """
         if self._recorder is not None:
             self._recorder.check(self._message, values)
@@ -60,6 +61,7 @@ class Flag:
             return
         position = self._take()
         if position != NOTHING_WRONG:
+            values = values if addresses is None else values.at(addresses)
             raise ValueError(self._message.format(_read(self._place, values.flat().part(position, 1))))
 
     def check_later(self):

@@ -84,6 +84,7 @@ class DeviceArray:
         if self.base is None:
             driver().free(self.pointer, self.stream)
 
+    readonly = False
     shape = property(operator.attrgetter("layout.shape"))
     strides = property(operator.attrgetter("layout.strides"))
     dtype = property(operator.attrgetter("layout.dtype"))
@@ -95,6 +96,11 @@ class DeviceArray:
     @property
     def ndim(self):
         return len(self.layout.shape)
+
+    @property
+    def owns_memory(self):
+        """Whether this is the array with which the memory was allocated, and no view."""
+        return self.base is None
 
     @property
     def extent(self):
@@ -118,7 +124,10 @@ class DeviceArray:
     def view(self, shape, strides, offset=0):
         """The same memory in another shape, with these strides, `offset` bytes on."""
         made = layout(tuple(shape), tuple(strides), self.dtype, None if 0 in shape else self.device)
-        return DeviceArray(made, self.pointer + offset, self.stream, self if self.base is None else self.base)
+        return self._at(made, self.pointer + offset)
+
+    def _at(self, layout, pointer):
+        return DeviceArray(layout, pointer, self.stream, self if self.base is None else self.base)
 
     def on_stream(self, stream):
         """The same memory; calls that get this array first queue their work on another stream (its handle)."""
@@ -203,7 +212,23 @@ class DeviceArray:
         return _dlpack.capsule(self)
 
 
-arguments.DEVICE_TYPES.add(DeviceArray)
+class Seen(DeviceArray):
+    """What stands for an array of another library inside of a call, so that its protocol is read once.
+
+    base: that array; kind: how its library makes others (`_arrays`); stream: None where it has to be asked for.
+    """
+
+    __slots__ = ("kind", "readonly")
+
+    def __init__(self, layout, pointer, stream, base, kind, readonly):
+        DeviceArray.__init__(self, layout, pointer, stream, base)
+        self.kind, self.readonly = kind, readonly
+
+    def _at(self, layout, pointer):
+        return Seen(layout, pointer, self.stream, self.base, self.kind, self.readonly)
+
+
+arguments.DEVICE_TYPES.update((DeviceArray, Seen))
 
 
 def new(layout, stream):

@@ -17,7 +17,7 @@ from .. import _config
 from .._errors import DeviceError
 from . import _arrays, _checks, _launch
 from ._arrays import ALIGNMENT, OWN, RECORDING, SIMULATOR, Array, Place
-from ._device_array import DeviceArray, layout, new
+from ._device_array import DeviceArray, Seen, layout, new
 from ._driver import driver
 
 PLANS_KEPT = 2048  # of every function
@@ -46,6 +46,11 @@ class Operand(NamedTuple):
     shape: tuple
     strides: tuple
     dtype: object
+
+    def moved(self, places):
+        """The same in another numbering of buffers: old number -> (new number, bytes into it)."""
+        buffer, offset = places[self.buffer]
+        return self._replace(buffer=buffer, offset=self.offset + offset)
 
     def at(self, addresses):
         return Array(addresses[self.buffer] + self.offset, self.shape, self.strides, self.dtype, None, None)
@@ -116,62 +121,88 @@ class Plan:
     """What a recorded call does, for any arrays of its kind. result: what it returned."""
 
     def __init__(self, op, recorder, result, device):
-        self.op, self.device, self.checks = op, device, recorder.checks
+        self.op, self.device = op, device
         several = isinstance(result, tuple)
         found = [None if r is None else recorder.buffer_of(r) for r in (result if several else (result,))]
         returned = {buffer.index for buffer in found if buffer is not None}
-        self.returned = tuple(None if buffer is None else buffer.index for buffer in found)
-        self.several = several
-        self.results, self.flags, self.scratch, self.bytes = [], [], [], 0
+        # where the buffers of the recorder are now: (place among the addresses of a call, bytes into that)
+        places = {i: (i, 0) for i in range(recorder.inputs)}
         made = recorder.buffers[recorder.inputs :]
+        self.results, self.flags, self.bytes, rest = [], [], 0, []
         for buffer in made:
             if buffer.message is not None:
-                self.flags.append((buffer.index, buffer.message))
+                rest.append(buffer)
             elif buffer.index in returned:
-                self.results.append((buffer.index, buffer.layout(device)))
-            else:
-                self.scratch.append((buffer.index, self.bytes))
+                places[buffer.index] = recorder.inputs + len(self.results), 0
+                self.results.append(buffer.layout(device))
+        self.returned = tuple(None if buffer is None else places[buffer.index][0] for buffer in found)
+        self.one = None if several else self.returned[0]
+        for buffer in rest:
+            places[buffer.index] = recorder.inputs + len(self.results) + len(self.flags), 0
+            self.flags.append(buffer.message)
+        room = recorder.inputs + len(self.results) + len(self.flags)
+        for buffer in made:
+            if buffer.index not in places:
+                places[buffer.index] = room, self.bytes
                 self.bytes += -(-buffer.layout(device).nbytes // ALIGNMENT) * ALIGNMENT
-        self.places = [0] * len(made)  # of the addresses of what the call makes
-        launch = None if SIMULATOR else _packed(recorder.steps, device)
-        self.launch = launch or functools.partial(_one_by_one, Place(op, device, None), recorder.steps)
+        steps = [(what, size, _moved(operands, places)) for what, size, operands in recorder.steps]
+        self.checks = [
+            (self.flags.index(message), values.moved(places)) for message, values in recorder.checks
+        ]
+        launch = None if SIMULATOR else _packed(steps, device)
+        self.launch = launch or functools.partial(_one_by_one, Place(op, device, None), steps)
 
-    def __call__(self, kind, given, addresses, device, stream):
+    def __call__(self, kind, given, addresses, stream):
         """Allocate, launch on a stream, check; inside of `on_device`. Returns what the function does, or None
         where memory does not begin at the multiples of bytes that it did before.
 
-        given, addresses: the arguments that are arrays and where they lie; kind: of the first of them, as
-        results shall be.
+        given, addresses: lists of the arguments that are arrays and of where they lie, to which others are
+        added; kind: of the first of them, as results shall be.
         """
-        arrays = given + self.places
-        addresses += self.places
-        for index, made in self.results:
+        for made in self.results:
             if kind is OWN:
-                array = arrays[index] = new(made, stream)
+                array = new(made, stream)
                 address = array.pointer
             else:
-                array = arrays[index] = kind.empty(given[0], made.shape, made.dtype, device, stream)
-                address = kind.facts(self.op, array)[1]
+                array = kind.empty(_arrays.raw(given[0]), made.shape, made.dtype, self.device, stream)
+                address = kind.address(self.op, array)
                 if address & DISTANCE:
                     return None
-            addresses[index] = address
-        if self.bytes:
-            address, keep = kind.scratch(given[0], self.bytes, device, stream)
+            given.append(array)
+            addresses.append(address)
+        if self.flags:
+            place = Place(self.op, self.device, stream)
+            flags = [_checks.Flag(place, message) for message in self.flags]
+            addresses += [flag.array.pointer for flag in flags]
+        if not self.bytes:
+            addresses.append(0)  # of what has no elements
+            self.launch(addresses, stream)
+        elif kind.pools and not SIMULATOR:  # memory for a moment, in the order of the stream
+            device = driver()
+            room = device.allocate(self.bytes, stream)
+            addresses.append(room)
+            try:
+                self.launch(addresses, stream)
+            finally:
+                device.free(room, stream)
+        else:
+            address, keep = kind.scratch(_arrays.raw(given[0]), self.bytes, self.device, stream)
             if address % ALIGNMENT:
                 return None
-            for index, offset in self.scratch:
-                addresses[index] = address + offset
-        if self.flags:
-            place = Place(self.op, device, stream)
-            flags = {message: _checks.Flag(place, message) for _, message in self.flags}
-            for index, message in self.flags:
-                addresses[index] = flags[message].array.pointer
-        self.launch(addresses, stream)
-        for message, values in self.checks:
-            flags[message].check(values.at(addresses))
-        if self.several:
-            return tuple([None if index is None else arrays[index] for index in self.returned])
-        return arrays[self.returned[0]]
+            addresses.append(address)
+            self.launch(addresses, stream)
+        for flag, values in self.checks:
+            flags[flag].check(values, addresses)
+        if self.one is not None:
+            return given[self.one]
+        return tuple([None if index is None else given[index] for index in self.returned])
+
+
+def _moved(operands, places):
+    """Operands of a step in the buffers of a plan."""
+    if isinstance(operands, dict):
+        return {name: operand.moved(places) for name, operand in operands.items()}
+    return [operand.moved(places) if type(operand) is Operand else operand for operand in operands]
 
 
 class _Unplanned:
@@ -219,7 +250,7 @@ def replayed(function):
     def either(*arguments):
         if RECORDING.recorder is not None:  # part of a call that is recorded
             return function(*arguments)
-        key, given, addresses = [_config.get_precision()], [], []
+        key, given, addresses, own = [_config.get_precision()], [], [], True
         for argument in arguments:
             kind = type(argument)
             if kind is DeviceArray:
@@ -228,12 +259,16 @@ def replayed(function):
             elif kind in _PLAIN:
                 key.append(argument)
                 continue
+            elif kind is Seen:
+                pointer, own = argument.pointer, False
+                key += (type(argument.base), argument.layout, pointer & DISTANCE)
             elif hasattr(argument, "shape") and hasattr(argument, "dtype"):
                 try:
-                    made, pointer = _arrays.kind_of(argument).facts(function.__name__, argument)
+                    made, pointer = _arrays.facts(function.__name__, argument)
                 except (TypeError, DeviceError):  # which the function raises too, and says what it was doing
                     return function(*arguments)
                 key += (kind, made, pointer & DISTANCE)
+                own = False
             else:
                 _PLAIN.add(kind)
                 key.append(argument)
@@ -247,20 +282,19 @@ def replayed(function):
                 plans.clear()
             result, plans[key] = _recorded(function, arguments, given)
             return result
-        first, device = given[0], plan.device
+        device, first = plan.device, given[0]
         if device is None:
             return function(*arguments)
-        kind = _arrays.kind_of(first)
-        stream = kind.stream(first, device)
-        for array in given:
-            if type(array) is not type(first):
-                _arrays.wait_for_others(given, type(first), device, stream)
-                break
+        if own:
+            kind, stream = OWN, first.stream
+        else:
+            kind, stream = _arrays.kind_of(first), _arrays.stream_of(first, device)
+            _arrays.wait_for_others(given, type(_arrays.raw(first)), device, stream)
         if SIMULATOR or driver().ready:
-            result = plan(kind, given, addresses, device, stream)
+            result = plan(kind, given, addresses, stream)
         else:
             with _arrays.on_device(device):
-                result = plan(kind, given, addresses, device, stream)
+                result = plan(kind, given, addresses, stream)
         return function(*arguments) if result is None else result
 
     either.plans = plans
@@ -274,8 +308,8 @@ def _recorded(function, arguments, given):
     for argument in arguments:
         if any(argument is array for array in given):
             if id(argument) in seen:  # an array that is given twice must not be one buffer for all calls
-                made, pointer = _arrays.kind_of(argument).facts(op, argument)
-                stream = _arrays.kind_of(argument).stream(argument, made.device)
+                made, pointer = _arrays.facts(op, argument)
+                stream = _arrays.stream_of(argument, made.device)
                 argument = DeviceArray(made, pointer, stream, argument)
             seen.add(id(argument))
         distinct.append(argument)

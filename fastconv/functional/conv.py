@@ -61,6 +61,8 @@ def conv1d(
     x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", activation=None, algorithm="auto", out=None,
 ):  # fmt: skip
+    if not (type(x) is type(weight) is ndarray and (bias is None or type(bias) is ndarray)):
+        x, weight, bias = _canonical("conv1d", x=x, weight=weight, bias=bias)
     problem = ConvProblem.of(
         x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, ndim=1, op="conv1d"
     )
@@ -72,6 +74,8 @@ def conv2d(
     x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", activation=None, algorithm="auto", out=None,
 ):  # fmt: skip
+    if not (type(x) is type(weight) is ndarray and (bias is None or type(bias) is ndarray)):
+        x, weight, bias = _canonical("conv2d", x=x, weight=weight, bias=bias)
     problem = ConvProblem.of(
         x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, ndim=2, op="conv2d"
     )
@@ -83,6 +87,8 @@ def conv3d(
     x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1,
     *, padding_mode="zeros", activation=None, algorithm="auto", out=None,
 ):  # fmt: skip
+    if not (type(x) is type(weight) is ndarray and (bias is None or type(bias) is ndarray)):
+        x, weight, bias = _canonical("conv3d", x=x, weight=weight, bias=bias)
     problem = ConvProblem.of(
         x, weight, bias, stride, padding, dilation, groups, padding_mode, activation, ndim=3, op="conv3d"
     )
@@ -93,8 +99,6 @@ def _forward(op, x, weight, bias, problem, algorithm, out):
     backend = backend_of(op, x, weight, bias, out)
     if type(algorithm) is not str or algorithm != "auto":
         _must_run(backend, op, problem, algorithm)
-    if not (type(x) is type(weight) is ndarray and (bias is None or type(bias) is ndarray)):
-        x, weight, bias = _plain(x), _plain(weight), _plain(bias)
     if out is None:
         return backend.conv_forward(x, weight, bias, problem, algorithm, None)
     inputs = (("x", x), ("weight", weight), ("bias", bias))
@@ -153,6 +157,7 @@ def conv3d_backward(
 
 
 def _backward(ndim, op, dy, x, weight, options, output_mask, algorithm):
+    x, weight = _canonical(op, x=x, weight=weight)
     problem = ConvProblem.of(x, weight, None, *options, ndim=ndim, op=op)
     dy = arguments.float_array(op, "dy", dy)
     arguments.same_dtype(op, x=x, dy=dy)
@@ -164,7 +169,6 @@ def _backward(ndim, op, dy, x, weight, options, output_mask, algorithm):
             _must_run(backend, f"{op}_input", problem, algorithm)
         if want_dweight:
             _must_run(backend, f"{op}_weight", problem, algorithm)
-    x, weight = _plain(x), _plain(weight)
     return (
         backend.conv_backward_input(dy, weight, None, problem, algorithm) if want_dx else None,
         backend.conv_backward_weight(dy, x, problem, algorithm) if want_dweight else None,
@@ -216,9 +220,10 @@ def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0
 
 
 def _transpose(ndim, op, x, weight, bias, options):
+    x, weight, bias = _canonical(op, x=x, weight=weight, bias=bias)
     problem = ConvProblem.of_transpose(x, weight, bias, *options, ndim=ndim, op=op)
     backend = backend_of(op, x, weight, bias)
-    return backend.conv_backward_input(_plain(x), _plain(weight), _plain(bias), problem, "auto")
+    return backend.conv_backward_input(x, weight, bias, problem, "auto")
 
 
 _CONV_TRANSPOSE_BACKWARD = """The gradients of conv_transpose{n}d.
@@ -252,13 +257,14 @@ def conv_transpose3d_backward(dy, x, weight, stride=1, padding=0, groups=1, dila
 
 def _transpose_backward(ndim, op, dy, x, weight, options, output_mask):
     dy = arguments.float_array(op, "dy", dy)
+    x, weight = _canonical(op, x=x, weight=weight)
     problem = ConvProblem.of_transpose(x, weight, None, *options, ndim=ndim, op=op, dy_shape=tuple(dy.shape))
     arguments.same_dtype(op, x=x, dy=dy)
     want_dx, want_dweight, want_dbias = _mask(op, output_mask)
     backend = backend_of(op, dy, x, weight)
     return (
-        backend.conv_forward(dy, _plain(weight), None, problem, "auto", None) if want_dx else None,
-        backend.conv_backward_weight(_plain(x), dy, problem, "auto") if want_dweight else None,
+        backend.conv_forward(dy, weight, None, problem, "auto", None) if want_dx else None,
+        backend.conv_backward_weight(x, dy, problem, "auto") if want_dweight else None,
         backend.channel_sum(dy, dy.ndim - ndim - 1) if want_dbias else None,
     )
 
@@ -283,8 +289,9 @@ def im2col(x, kernel_size, dilation=1, padding=0, stride=1):
 
     Source: torch.nn.functional.unfold, here for any rank.
     """
+    (x,) = _canonical("im2col", x=x)
     problem = ConvProblem.of_im2col(x, kernel_size, dilation, padding, stride)
-    return backend_of("im2col", x).im2col(_plain(x), problem)
+    return backend_of("im2col", x).im2col(x, problem)
 
 
 def col2im(cols, output_size, kernel_size, dilation=1, padding=0, stride=1):
@@ -298,18 +305,20 @@ def col2im(cols, output_size, kernel_size, dilation=1, padding=0, stride=1):
 
     Source: torch.nn.functional.fold, here for any rank; ONNX Col2Im.
     """
+    (cols,) = _canonical("col2im", cols=cols)
     problem = ConvProblem.of_col2im(cols, output_size, kernel_size, dilation, padding, stride)
-    return backend_of("col2im", cols).col2im(_plain(cols), problem)
+    return backend_of("col2im", cols).col2im(cols, problem)
 
 
 # -- what the above share ------------------------------------------------------------------------------------
 
 
-def _plain(array):
-    """ndarray subclasses lose their class, so that backends meet ordinary indexing only."""
-    if type(array) is ndarray or not isinstance(array, ndarray):
-        return array
-    return array.view(ndarray)
+def _canonical(op, **arrays):
+    """The arrays as `arguments.any_array` gives them: backends meet ordinary indexing only. None stays None."""
+    return [
+        array if array is None or type(array) is ndarray else arguments.any_array(op, name, array)
+        for name, array in arrays.items()
+    ]
 
 
 def _mask(op, output_mask):

@@ -2,8 +2,6 @@
 
 import math
 
-from numpy import ndarray
-
 from .. import _arguments as arguments
 from .._backends import of as backend_of
 
@@ -122,7 +120,7 @@ def batch_norm_backward(dy, x, weight, running_mean=None, running_var=None, trai
 def _batch_norm_arrays(op, x, training, **per_channel):
     """x (N, C, *d), and the (C,) arrays or None in their order."""
     x = _channels_first(op, "x", x)
-    shape, dtype = x.shape, x.dtype
+    shape, dtype, kind = x.shape, x.dtype, arguments.plain_type(x)
     channels = (shape[1],)
     if training:
         values = math.prod(shape) // shape[1]
@@ -132,7 +130,7 @@ def _batch_norm_arrays(op, x, training, **per_channel):
                 " (training needs more than one, since it divides by their variance)"
             )
     for name, array in per_channel.items():
-        if type(array) is ndarray and array.dtype is dtype and array.shape == channels:
+        if type(array) is kind and array.dtype is dtype and array.shape == channels:
             continue  # nearly every call: one look instead of the checks that say what is wrong
         if array is not None:
             array = per_channel[name] = arguments.float_array(op, name, array)

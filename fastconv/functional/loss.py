@@ -12,6 +12,7 @@ from .._backends import of as backend_of
 
 __all__ = ["softmax_cross_entropy", "nll", "sigmoid_cross_entropy", "squared_error", "hinge"]
 
+REALS = (*"fdgFDG", *arguments.HALVES)  # codes of targets that are probabilities, the accepted and others
 REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -43,7 +44,7 @@ def softmax_cross_entropy(
     ignore_index = _any_index(op, ignore_index)
     arguments.word(op, "reduction", reduction, REDUCTIONS)
     label_smoothing = arguments.real(op, "label_smoothing", label_smoothing, 0, 1)
-    if arguments.dtype_char(target) in (*"fdgFDG", *arguments.HALVES):
+    if arguments.dtype_char(target) in REALS:
         target = arguments.float_array(op, "target", target)
         arguments.same_dtype(op, logits=logits, target=target)
         arguments.shape_is(op, "target", target, tuple(logits.shape), "probabilities, shaped as logits")
