@@ -38,7 +38,7 @@ def stages():
     yield "linear", [], 40
     yield "groups", [], 30
     yield "memory", [], 40
-    yield "launch", [], 30
+    yield "launch", [], 60
 
 
 def main():

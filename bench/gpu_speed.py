@@ -251,46 +251,60 @@ def memory_works(dtype, torch):
 
 
 def stage_launch():
-    """Host time of a launch: numba's dispatcher, the public function, a prepared program, a CUDA graph."""
+    """Host time of whole warm calls: public functions on arrays of every kind there is, and what a result of
+    that kind costs of it; a CUDA graph of a public call, replayed on other numbers; numba's dispatcher.
+    """
+    import dummy_calls
     import numpy as np
     from numba import cuda
 
     import fastconv as fc
-    from fastconv.cuda import memory_bound
+    from fastconv.cuda import _arrays
 
-    bench = Bench()
+    def shown(work):
+        """In loops so short that the queue of the device never runs full."""
+        for _ in range(20):
+            work()
+        cuda.synchronize()
+        samples = []
+        for _ in range(15):
+            start = time.perf_counter()
+            for _ in range(50):
+                work()
+            samples.append((time.perf_counter() - start) / 50)
+            cuda.synchronize()
+        return f"{statistics.median(samples) * 1e6:.2f} us on the host"
+
+    torch, single = peer(), np.dtype(np.float32)
+    kinds = {"own": lambda shape, dtype: fc.cuda.to_device(np.zeros(shape, dtype))}
+    kinds["numba"] = lambda shape, dtype: cuda.to_device(np.zeros(shape, dtype))
+    if torch is not None:
+        kinds["torch"] = lambda shape, dtype: torch.from_numpy(np.zeros(shape, dtype)).cuda()
+    for kind, make in kinds.items():
+        like = make((2,), np.float32)
+        of, stream = _arrays.kind_of(like), _arrays.stream_of(like, 0)
+        row(kind, "a result", shown(lambda: of.empty(like, (2304,), single, 0, stream)))  # noqa: B023
+        with fc.cuda.deferred_checks():
+            for name, call in dummy_calls.calls(make).items():
+                if name in dummy_calls.QUICK:
+                    row(kind, name, shown(call))
 
     @cuda.jit
     def nothing(x):
         pass
 
-    x = fc.cuda.to_device(np.ones(1024, np.float32))
-    program = memory_bound.activation("f32", "relu", 1024, 0.0)
-    prepared = bench.ready(program, x=x, out=bench.empty(4096))
-    works = {
-        "dispatcher": lambda: nothing[1, 32](x),
-        "fc.cuda.relu": lambda: fc.cuda.relu(x),
-        "prepared": prepared,
-    }
-    torch = peer()
+    x = cuda.to_device(np.ones(1024, np.float32))
+    row("numba's dispatcher", "an empty kernel", shown(lambda: nothing[1, 32](x)))
     if torch is not None:
-        graph, inner = torch.cuda.CUDAGraph(), bench.runner.prepare(program)
-        addresses = {name: bench.address(a) for name, a in prepared.keep.items()}
-        with torch.cuda.graph(graph):
-            inner(addresses, torch.cuda.current_stream().cuda_stream)
-        works["graph of one"] = graph.replay
         tx = torch.ones(1024, device="cuda")
-        works["torch relu"] = lambda: torch.relu(tx)
-        works["fc.cuda.relu of torch"] = lambda: fc.cuda.relu(tx)
-    for name, work in works.items():
-        for _ in range(50):
-            work()
-        cuda.synchronize()
-        samples = []
-        for _ in range(7):
-            start = time.perf_counter()
-            for _ in range(200):
-                work()
-            samples.append((time.perf_counter() - start) / 200)
-            cuda.synchronize()
-        row(name, f"{statistics.median(samples) * 1e6:.2f} us on the host")
+        row("torch", "torch.relu", shown(lambda: torch.relu(tx)))
+        graph = torch.cuda.CUDAGraph()
+        fc.cuda.relu(tx)
+        with torch.cuda.graph(graph):
+            ty = fc.cuda.relu(tx)
+        for value in (3.0, -1.0):
+            tx.fill_(value)
+            graph.replay()
+            torch.cuda.synchronize()
+            row("graph" if (ty == max(value, 0)).all() else "FAILED", "of fc.cuda.relu", shown(graph.replay))
+

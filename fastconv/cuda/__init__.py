@@ -1,6 +1,6 @@
 """The device: whether there is one, moving arrays, and the public operations bound to it.
 
-The functions here are those of `fastconv`, on arrays that live on a GPU: numba's device arrays, CuPy's,
+The functions here are those of `fastconv`, on arrays that live on a GPU: those of `to_device`, numba's, CuPy's,
 torch's, and anything else with `__cuda_array_interface__` or DLPack. Results are arrays of the caller's own
 kind, and work is queued on the caller's current stream. Nothing is copied to or from the host silently; a
 loss is an array without axes on the device (``float(fc.cuda.to_host(loss))``).
@@ -12,6 +12,13 @@ layer run on tensor cores ("wgmma", "mma") where these hold the problem, through
 not; all else reads and writes 16 bits as they are. ``model.to("cuda", "bfloat16")`` trains so: statistics
 stay float32, and optimisers keep float32 masters of parameters (see `fastconv.optim`). Gradients are not
 scaled, so that those of float16 below 6e-8 are lost; bfloat16 has float32's range.
+
+A warm call launches and allocates in the order of its stream, and does nothing else: it waits for nothing,
+reads nothing back outside of checks (see `deferred_checks`), and can be recorded in a CUDA graph. What a kernel
+makes of a weight is not kept from call to call: nothing tells reliably that an array was not written to since
+(neither protocol has a version, and torch's does not see other libraries), and a stale copy would be a wrong
+result; packing costs a pass over the weight. Kernels are compiled once, and kept on disk (`_cache`, the folder
+FASTCONV_CUDA_CACHE).
 
 numba is imported when the first array is on a device, or when one asks for the device, not before.
 
@@ -42,7 +49,8 @@ def is_available():
 
 
 def to_device(a, dtype=None):
-    """A host array as a numba device array of its own; an array on a device as it is.
+    """A host array as an array on the device (`_device_array.DeviceArray`: shape, strides, dtype, views,
+    `__cuda_array_interface__`, DLPack); an array on a device as it is.
 
     a: float, integer or bool; any strides and byte order. dtype: "float16", "bfloat16", "float32" or
     "float64" for floats in another dtype, converted on the device and rounded to nearest; bfloat16, which
