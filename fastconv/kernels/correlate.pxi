@@ -81,6 +81,7 @@ cdef enum:
     KC_WHOLE = 384         # longest reduction kept in one piece
     KC = 256               # else about this long
     LANES_MAX = 768        # pixels in a block, when the reduction is short
+    SPLIT_ROWS = 128       # fewest rows for which a task packs its pixels
     SERIAL_FLOPS = 4000000 # below this (about 40 us of work) waking a thread costs more than it saves
 
 
@@ -360,11 +361,13 @@ cdef int correlate(real *y, Correlation *c, int threads) except -1 nogil:
                 prepare_axes(c.axis, &c.grid, &c.source, sizeof(real), &c.staged, c.strides, c.tap_offset, c.sizes)
     blocks = c.grid.blocks
     splits = 1
-    if blocks < 4 * threads and threads > 1:
-        splits = ceil_div(threads if blocks < threads else 1, blocks)
+    if blocks < 8 * threads and threads > 1:
+        # Few blocks are seldom equal shares: their rows are dealt too, in pieces that repay packing the same pixels again.
+        splits = smaller(ceil_div(8 * threads, blocks), c.groups * c.rows // SPLIT_ROWS)
+        splits = larger(splits, ceil_div(threads if blocks < threads else 1, blocks))
         if c.groups > 1:
-            splits = ceil_div(4 * threads, blocks)
-        splits = units if splits > units else splits
+            splits = larger(splits, ceil_div(4 * threads, blocks))
+        splits = smaller(splits, units)
     memory = <char *> take_scratch(p.packed + p.rows + threads * p.per_thread + 64)
     packed = <real *> memory
     c.row_offset = NULL

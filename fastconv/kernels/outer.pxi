@@ -2,10 +2,10 @@
 #
 #     dW[m, (c, t)] = sum over pixels (n, o) of dy[n, m, o] * source[n, c, o*step + offset[t]]
 #
-# Pixels are the index of the sum. The tile broadcasts one operand, A, from rows of pixels as images hold them: mostly read in place. The other, B, is turned round:
-# [pixel][VL rows]. With several taps and channels enough to fill vectors, strips of x are turned as they are staged, and every tap reads them at its own offset;
-# else each row of the patch matrix, (channel, tap), is turned for itself; where patches are single pixels, x and dy may also change places, so that the one of fewer
-# channels is turned. Blocks of pixels are turned by all threads together, then multiplied by all threads together: nothing is turned twice.
+# Pixels are the index of the sum. The tile broadcasts one operand, A, from rows of pixels as images hold them: mostly read in place. The other, B, is turned
+# round: [pixel][VL rows]. With several taps and channels enough to fill vectors, strips of x are turned as they are staged, and every tap reads them at its own
+# offset; else each row of the patch matrix, (channel, tap), is turned for itself; where patches are single pixels, x and dy may also change places, so that the one
+# of fewer channels is turned. Blocks of pixels are turned by all threads together, then multiplied by all threads together: nothing is turned twice.
 #
 # A block of pixels is one piece of every element's sum, and pieces are added up in order, those of every `parts`-th block together. Both follow from the problem
 # and from how many pixels there are, so bits do not depend on threads, nor on what is read in place and what is turned.
@@ -138,7 +138,11 @@ cdef void plan_outer(real *tag, Outer *o, OuterScratch *s) noexcept nogil:
     o.ldc = o.b_vectors * vl
     size = (o.a_groups + o.b_groups) * vl * sizeof(real)
     lanes = smaller(OUTER_LANES // scale, OUTER_BYTES // size // vl * vl)
-    cut_blocks(o, larger(lanes, OUTER_LEAST // scale), sizeof(real))
+    lanes = larger(lanes, OUTER_LEAST // scale)
+    cut_blocks(o, lanes, sizeof(real))
+    while o.by_taps and o.bundle > 1 and o.b_groups * o.b_span * sizeof(real) > 2 * OUTER_BYTES:  # taps reach far around few outputs
+        lanes //= 2
+        cut_blocks(o, lanes, sizeof(real))
     size = (o.a_groups * o.a_span + o.b_groups * o.b_span) * sizeof(real)
     o.batch = smaller(o.groups, larger(1, OUTER_BYTES // size))
     o.parts = 1
