@@ -425,6 +425,49 @@ def test_what_is_not_finite_stays_in_its_own_sums(kernel):
     assert (np.isfinite(found) == ~touched).all() and (found[~touched] == clean[~touched]).all()
 
 
+@pytest.mark.parametrize("kernel", ["wgmma", "mma"])
+@pytest.mark.parametrize("direction", ["forward", "backward_input"])
+@pytest.mark.parametrize("channels", [12, 40])
+def test_images_are_copied_in_chunks(kernel, direction, channels, monkeypatch):
+    """Scratch stops growing with N, and the results are the same."""
+    made = []
+
+    def program(sums):
+        maker = convolution.wgmma if kernel == "wgmma" else convolution.mma
+        made.append(maker(sums, "bf16", (64, 1, 1)) if kernel == "wgmma" else maker(sums, "bf16"))
+        return made[-1]
+
+    problem = problem_of(5, channels, channels, (7, 6), (3, 3), stride=2, padding=1)
+    arrays = arrays_of(problem, np.random.default_rng(11), lambda rng, shape: integers(rng, shape, -1, 2))
+    expected = reference(direction, problem, arrays)
+    whole, _ = computed(direction, problem, arrays, "bf16", program)
+    monkeypatch.setattr(convolution, "CHUNK", 1_000)
+    parts, _ = computed(direction, problem, arrays, "bf16", program)
+    assert_exact(parts, expected, "bf16")
+    assert (parts == whole).all()
+    assert len(made[1].steps) > len(made[0].steps) and made[1].scratch_bytes < made[0].scratch_bytes
+    sizes = []
+    for N in (8, 64):
+        make_sums = convolution.forward_sums if direction == "forward" else convolution.backward_input_sums
+        problem = problem_of(N, channels, channels, (7, 6), (3, 3), stride=2, padding=1)
+        views = [
+            convolution.contiguous(name, channels, size)
+            for name, size in (("x", problem.size), ("y", problem.out))
+        ]
+        order = 1 if direction == "forward" else -1
+        sizes.append(program(make_sums(problem, *views[::order], 2)).scratch_bytes)
+    assert sizes[0] == sizes[1]
+
+
+def test_images_that_are_read_as_they_lie_are_not_cut(monkeypatch):
+    monkeypatch.setattr(convolution, "CHUNK", 1)
+    problem = problem_of(5, 64, 64, (6, 6), (3, 3))
+    views = [convolution.channels_last(n, 64, size) for n, size in (("x", problem.size), ("y", problem.out))]
+    for maker in (convolution.wgmma, convolution.mma):
+        program = maker(convolution.forward_sums(problem, *views, 2), "bf16")
+        assert sum(step.kernel.name.startswith("igemm") for step in program.steps) == 1
+
+
 def test_weights_rounded_to_tf32():
     """To nearest; NaN of any bits stay NaN, infinities what they are."""
     nan = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF800001, 0x7FC00000, 0x7FFFF000], np.uint32)

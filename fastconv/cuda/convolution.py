@@ -16,6 +16,7 @@ from .gen.kernel import BYTES, MAXIMUM, ceil_div
 from .program import Pointer, Program, Step
 
 WALK = ("taps", "count", "stride", "origin", "step")  # what TMA kernels are told of every axis
+CHUNK = 64 << 20  # bytes of images in another layout at a time: more than enough work to fill any device
 SMS = 132  # multiprocessors of an H200: tiles are chosen so that there is work for all
 
 
@@ -33,6 +34,10 @@ class View(NamedTuple):
     channels: int
     strides: tuple
     size: tuple
+
+    def moved(self, nbytes):
+        """The same, so many bytes further on."""
+        return self._replace(pointer=_ahead(self.pointer, nbytes))
 
     def group(self, g, groups, width):
         """The channels of one group of a grouped convolution; `width` bytes an element."""
@@ -59,12 +64,20 @@ class Builder:
     """Steps and scratch of a program in the making."""
 
     def __init__(self):
-        self.steps, self.sizes = [], {}
+        self.steps, self.sizes, self.at = [], {}, 0
 
     def scratch(self, name, nbytes):
-        name = f"{name}{len(self.sizes)}"
-        self.sizes[name] = -(-nbytes // 256) * 256
+        """A buffer; after `reuse` one that an earlier part of the program has done with."""
+        if self.at == len(self.sizes):
+            self.sizes[f"{name}{self.at}"] = 0
+        name = list(self.sizes)[self.at]
+        self.sizes[name] = max(self.sizes[name], -(-nbytes // 256) * 256)
+        self.at += 1
         return Pointer(name)
+
+    def reuse(self, mark):
+        """From now on buffers are those that were asked for when `at` was `mark`, in the same order."""
+        self.at = mark
 
     def launch(self, kernel, grid, *arguments):
         if not all(1 <= g for g in grid) or grid[0] > MAXIMUM or max((*grid[1:], 1)) > 65535:
@@ -261,6 +274,40 @@ def backward_input_sums(problem, dy, dx, width, bias=False):
     yield Sum(geometry.backward_input(problem), problem.N, dy, dx, weight, bias, None, groups=G)
 
 
+def in_chunks(build, sums, dtype, copied):
+    """The sums over so many images at a time that a copy of these in another layout stays below `CHUNK` bytes,
+    whatever N is; a chunk uses the scratch of the one before it. Every element is the same sum as before.
+
+    copied(sum): whether its images are copied.
+    """
+    width = BYTES[dtype]
+    for s in sums:
+        if not copied(s):
+            yield s
+            continue
+        w = s.phases[0][2]
+        padded = math.prod(s.source.size[:2]) * (s.source.size[2] + 2 * abs(w.origin) + w.taps)
+        image = padded * (16 // width) * ceil_div(s.source.channels, 16 // width) * width
+        most, mark = max(1, CHUNK // max(1, image)), build.at
+        for start in range(0, s.images, most):
+            build.reuse(mark)
+            yield s._replace(
+                images=min(most, s.images - start),
+                source=s.source.moved(start * s.source.strides[0] * width),
+                target=s.target.moved(start * s.target.strides[0] * width),
+            )
+
+
+def _is_copied(s, dtype, whole=False):
+    """Whether `as_channels_last` copies the images of a sum."""
+    probe = Builder()
+    try:
+        as_channels_last(probe, s.source, s.images, dtype, whole)
+    except Refused:  # as too many for one copy
+        return True
+    return bool(probe.steps)
+
+
 def placed(target, axes):
     """(pointer offset in elements, strides of n, each axis, channel) of the positions of a phase in the
     target.
@@ -324,7 +371,10 @@ def wgmma(sums, dtype, tile=None, build=None, multiprocessors=SMS):
     """
     width, storage = BYTES[dtype], "f32" if dtype == "tf32" else dtype
     build = build or Builder()
-    for s in itertools.chain.from_iterable(s.alone(width) for s in sums):
+    alone = itertools.chain.from_iterable(s.alone(width) for s in sums)
+    windowed = igemm_sm90.tile_channels(dtype) // 2  # channels at most, see `_few_channels`
+    copied = lambda s: s.source.channels <= windowed or _is_copied(s, storage)  # noqa: E731
+    for s in in_chunks(build, alone, dtype, copied):
         source = None  # channels last, once it is needed
         for axes in s.phases:
             used = spatial_axes(axes)
@@ -440,7 +490,8 @@ def mma(sums, dtype, tile=None, build=None):
     unit, piece = igemm_sm80.tile_channels(dtype), 16 // width
     # whole pieces of 16 bytes are read: what fills the last one of a group must be zeros, as in a copy
     split = [s.alone(width) if s.source.channels // s.groups % piece else (s,) for s in sums]
-    for s in itertools.chain.from_iterable(split):
+    copied = lambda s: _is_copied(s, storage, whole=True)  # noqa: E731
+    for s in in_chunks(build, itertools.chain.from_iterable(split), dtype, copied):
         source = as_channels_last(build, s.source, s.images, storage, whole=True)
         rows, channels = s.weight.rows, piece * ceil_div(s.source.channels // s.groups, piece)
         for axes in s.phases:
