@@ -77,8 +77,8 @@ def _named_bfloat16(dtype):
 
 DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 DEVICE_TYPES = set()  # of arrays that live on a GPU all, with NumPy's attributes: `fastconv.cuda`'s own
-# What `fastconv.cuda` sets: seen(op, array on a device) -> one of these types that stands for it; and for types
-# of other libraries that were seen before, the same, or None for an array that has to be looked at.
+# What `fastconv.cuda` sets: seen(op, array on a device) -> one of these types that stands for it; and for
+# types of other libraries that were seen before, the same, or None for an array that has to be looked at.
 seen, READERS = None, {}
 
 
@@ -142,7 +142,7 @@ def contiguous_strides(shape, itemsize):
 
 
 def any_array(op, name, value, scalars=False):
-    """`value` as a plain ndarray that shares its memory; on a device as it is, or as what stands for it there.
+    """`value` as a plain ndarray that shares its memory; on a device as it is, or what stands for it there.
 
     Subclasses without meaning of their own (memmap, matrix, recarray) lose their class, so that indexing is
     ordinary indexing from here on. NumPy scalars become 0-d arrays where `scalars` allows them.
@@ -353,7 +353,7 @@ def owns_memory(array):
 
 
 def plain_type(array):
-    """The type of an array whose attributes are NumPy's and cheap: ndarray, or that of a device; else `object`."""
+    """The type of an array whose attributes are NumPy's and cheap: ndarray, or of a device; else `object`."""
     kind = type(array)
     return kind if kind is ndarray or kind in DEVICE_TYPES else object
 

@@ -449,7 +449,8 @@ def test_own_arrays_are_arrays():
     assert there.on_stream(77).stream == 77 and fc.relu(there.on_stream(77)).stream == 77
     for wrong, error in ((lambda: there[2], IndexError), (lambda: there[0, 0, 0, 0], IndexError),
                          (lambda: there.reshape(5, 5), ValueError), (lambda: there.T.reshape(24), ValueError),
-                         (lambda: there.transpose(0, 0, 1), ValueError), (lambda: np.asarray(there), TypeError),
+                         (lambda: there.transpose(0, 0, 1), ValueError),
+                         (lambda: np.asarray(there), TypeError),
                          (lambda: len(there[0, 0, 0]), TypeError)):  # fmt: skip
         with pytest.raises(error):
             wrong()

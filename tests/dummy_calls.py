@@ -1,6 +1,6 @@
 """Every public operation on a device, as the tests and `bench/gpu_report.py` measure and read it: a small
-problem each. `python tests/dummy_calls.py own` (or torch, cupy, described: stand-ins for arrays of others) prints
-what each asks of a driver that is none, as JSON; with a second argument the microseconds, as a table.
+problem each. `python tests/dummy_calls.py own` (or torch, cupy, described: stand-ins for arrays of others)
+prints what each asks of a driver that is none, as JSON; with a second argument the microseconds, as a table.
 """
 
 import functools
@@ -164,7 +164,8 @@ def main():
         return
     for name in QUICK:
         of = found[name]
-        print(f"{name:24}{of['whole'] * 1e6:8.2f} us, without its results {of['seconds'] * 1e6:6.2f} us", *of["calls"])
+        alone = f"without its results {of['seconds'] * 1e6:6.2f} us"
+        print(f"{name:24}{of['whole'] * 1e6:8.2f} us, {alone}", *of["calls"])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ def layout(shape, dtype):
     if key not in LAYOUTS:
         of = np.dtype(dtype)
         size = int(np.prod(key[0]))
-        LAYOUTS[key] = key[0], of, len(shape), size, contiguous_strides(key[0], of.itemsize), size * of.itemsize
+        strides = contiguous_strides(key[0], of.itemsize)
+        LAYOUTS[key] = key[0], of, len(shape), size, strides, size * of.itemsize
     return LAYOUTS[key]
 
 

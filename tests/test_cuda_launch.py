@@ -1,4 +1,4 @@
-"""The launch path on the host, with a driver that is none: what public calls ask of it, and what they cost."""
+"""The launch path on the host, with a driver that is none: what calls ask of it, and what they cost."""
 
 import functools
 import importlib.util
@@ -11,7 +11,9 @@ import dummy_driver
 import pytest
 
 HERE = Path(__file__).parent
-MOST = 10e-6  # seconds of the host for a small operation, besides the allocation of its results
+# Seconds of the host for a small operation, besides the allocation of its results. Arrays of others cost what
+# reading them does; these stand-ins are in Python, with five of them in a batch norm 35 us.
+MOST = {"own": 10e-6, "torch": 40e-6, "cupy": 40e-6, "described": 40e-6}
 SLACK = 5  # a shared or slow machine
 
 pytestmark = [
@@ -61,5 +63,6 @@ def test_only_checks_that_are_not_deferred_wait():
 
 @pytest.mark.parametrize("kind", ["own", "torch", "cupy", "described"])
 def test_warm_calls_are_quick(kind):
-    slow = {n: of["seconds"] for n, of in found(kind).items() if "seconds" in of and of["seconds"] > SLACK * MOST}
+    took = {name: of["seconds"] for name, of in found(kind).items() if "seconds" in of}
+    slow = {name: seconds for name, seconds in took.items() if seconds > SLACK * MOST[kind]}
     assert not slow

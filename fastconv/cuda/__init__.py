@@ -1,9 +1,9 @@
 """The device: whether there is one, moving arrays, and the public operations bound to it.
 
-The functions here are those of `fastconv`, on arrays that live on a GPU: those of `to_device`, numba's, CuPy's,
-torch's, and anything else with `__cuda_array_interface__` or DLPack. Results are arrays of the caller's own
-kind, and work is queued on the caller's current stream. Nothing is copied to or from the host silently; a
-loss is an array without axes on the device (``float(fc.cuda.to_host(loss))``).
+The functions here are those of `fastconv`, on arrays that live on a GPU: those of `to_device`, numba's,
+CuPy's, torch's, and anything else with `__cuda_array_interface__` or DLPack. Results are arrays of the
+caller's own kind, and work is queued on the caller's current stream. Nothing is copied to or from the host
+silently; a loss is an array without axes on the device (``float(fc.cuda.to_host(loss))``).
 
 Besides float32 and float64 they take float16 and bfloat16 (torch's, arrays with the dtype of ml_dtypes, or
 what ``to_device(a, "bfloat16")`` makes: NumPy has none). Results have the dtype of the inputs; all
@@ -14,11 +14,11 @@ stay float32, and optimisers keep float32 masters of parameters (see `fastconv.o
 scaled, so that those of float16 below 6e-8 are lost; bfloat16 has float32's range.
 
 A warm call launches and allocates in the order of its stream, and does nothing else: it waits for nothing,
-reads nothing back outside of checks (see `deferred_checks`), and can be recorded in a CUDA graph. What a kernel
-makes of a weight is not kept from call to call: nothing tells reliably that an array was not written to since
-(neither protocol has a version, and torch's does not see other libraries), and a stale copy would be a wrong
-result; packing costs a pass over the weight. Kernels are compiled once, and kept on disk (`_cache`, the folder
-FASTCONV_CUDA_CACHE).
+reads nothing back outside of checks (see `deferred_checks`), and can be recorded in a CUDA graph. What a
+kernel makes of a weight is not kept from call to call: nothing tells reliably that an array was not written
+to since (neither protocol has a version, and torch's does not see other libraries), and a stale copy would
+be a wrong result; packing costs a pass over the weight. Kernels are compiled once, and kept on disk
+(`_cache`, the folder FASTCONV_CUDA_CACHE).
 
 numba is imported when the first array is on a device, or when one asks for the device, not before.
 

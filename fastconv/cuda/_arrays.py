@@ -7,9 +7,9 @@ and CuPy's from the pools that these keep, all others from the device's pool in 
 Nothing is ever copied to or from the host here but by `to_device`, `to_host`, and `read` for checks.
 
 Kinds differ in three things only (see `_Kind`): how an array tells its memory, how a new one is made, what
-the current stream is. Whatever has `__cuda_array_interface__` or DLPack and is none of the known kinds is read
-through that protocol; its results are handed to its library's `from_dlpack`, or are fastconv's own arrays
-where it has none.
+the current stream is. Whatever has `__cuda_array_interface__` or DLPack and is none of the known kinds is
+read through that protocol; its results are handed to its library's `from_dlpack`, or are fastconv's own
+arrays where it has none.
 """
 
 import ctypes
@@ -385,8 +385,8 @@ _KINDS = {}  # by type
 
 
 def seen(op, array):
-    """What stands for an array of another library in a call; itself where that cannot be told, so that who asks
-    for its dtype says what is wrong.
+    """What stands for an array of another library in a call; itself where that cannot be told, so that who
+    asks for its dtype says what is wrong.
     """
     kind = kind_of(array)
     try:
@@ -507,7 +507,8 @@ class Call:
     def empty(self, shape, dtype):
         """A new C-contiguous `Array` of the caller's kind."""
         with on_device(self.device):
-            made = describe(self.op, self._kind.empty(self._like, tuple(shape), dtype, self.device, self.stream))
+            made = self._kind.empty(self._like, tuple(shape), dtype, self.device, self.stream)
+        made = describe(self.op, made)
         if self.recorder is not None:
             self.recorder.made(made)
         return made
@@ -528,8 +529,8 @@ class Call:
         return made
 
     def run(self, prepared, **arrays):
-        """Launch a prepared program on this call's stream, an `Array` for each of the caller's buffers; scratch
-        is one allocation.
+        """Launch a prepared program on this call's stream, an `Array` for each of the caller's buffers;
+        scratch is one allocation.
         """
         scratch = prepared.program.scratch
         if scratch:
@@ -651,7 +652,7 @@ def to_host(a):
 
 
 def read(call, array, host):
-    """Copy contiguous elements into a contiguous host array, after all work of the call's stream; waits for it."""
+    """Copy contiguous elements into a contiguous host array, after all work of the stream; waits for it."""
     if SIMULATOR:
         ctypes.memmove(host.ctypes.data, array.pointer, host.nbytes)
         return

@@ -51,8 +51,8 @@ class Flag:
     def check(self, values, addresses=None):
         """Raise ValueError when a kernel has found an element of `values` wrong; waits for the kernels.
 
-        values: contiguous, what the positions count in; with addresses the `_replay.Operand` that it is. Inside
-        `deferred_checks` nothing happens until its end.
+        values: contiguous, what the positions count in; with addresses the `_replay.Operand` that it is.
+        Inside `deferred_checks` nothing happens until its end.
         """
         if self._recorder is not None:
             self._recorder.check(self._message, values)

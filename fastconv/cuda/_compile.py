@@ -94,7 +94,7 @@ def _simple(kernel, cc):
 
 
 def _machine_code(function, arguments, cc, bounds, maps):
-    """bounds: (threads a block, blocks an SM) or None; maps: numbers of the parameters that are tensor maps."""
+    """bounds: (threads a block, blocks an SM) or None; maps: numbers of parameters that are tensor maps."""
     from numba import types
     from numba.cuda import compiler
     from numba.cuda.core.compiler_lock import global_compiler_lock

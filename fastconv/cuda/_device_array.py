@@ -1,4 +1,4 @@
-"""The arrays that `fastconv.cuda.to_device` makes: an address, a layout, a stream, and memory in stream order.
+"""The arrays that `fastconv.cuda.to_device` makes: an address, a layout, a stream, memory in its order.
 
 They are slim, since every call makes one: the layout (shape, strides, dtype, device) is one object for all
 arrays that share it, by which calls that were prepared are found again. What NumPy does with an array they
@@ -25,7 +25,7 @@ _layouts = {}
 
 
 class Layout:
-    """Shape, strides (bytes), dtype and device (ordinal; None without elements) of arrays; compared by identity."""
+    """Shape, strides (bytes), dtype, device (ordinal; None without elements); compared by identity."""
 
     __slots__ = ("shape", "strides", "dtype", "device", "size", "nbytes", "contiguous", "low", "high")
 
@@ -68,10 +68,10 @@ def layout(shape, strides, dtype, device):
 class DeviceArray:
     """An array on a GPU.
 
-    shape, strides (bytes), dtype, ndim, size, nbytes as NumPy's; `pointer` is its address, `stream` the handle
-    of the CUDA stream on which it was made, on which calls that get it first queue their work (see
-    `on_stream`). `a[...]` with ints, slices and ... , `reshape`, `transpose` and `T` are views; the memory goes
-    back to the device's pool when the last of them is gone, in the order of that stream.
+    shape, strides (bytes), dtype, ndim, size, nbytes as NumPy's; `pointer` is its address, `stream` the
+    handle of the CUDA stream on which it was made, on which calls that get it first queue their work (see
+    `on_stream`). `a[...]` with ints, slices and ... , `reshape`, `transpose` and `T` are views; the memory
+    goes back to the device's pool when the last of them is gone, in the order of that stream.
     """
 
     __slots__ = ("layout", "pointer", "stream", "base", "__weakref__")
@@ -130,11 +130,11 @@ class DeviceArray:
         return DeviceArray(layout, pointer, self.stream, self if self.base is None else self.base)
 
     def on_stream(self, stream):
-        """The same memory; calls that get this array first queue their work on another stream (its handle)."""
+        """The same memory; calls that get this array first queue their work on that stream (a handle)."""
         return DeviceArray(self.layout, self.pointer, stream, self if self.base is None else self.base)
 
     def reshape(self, *shape):
-        """A view in another shape, of which one size may be -1; ValueError where the array is not contiguous."""
+        """A view in another shape, of which one size may be -1; ValueError for an array with gaps."""
         shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
         shape = tuple(map(operator.index, shape))
         if shape.count(-1) == 1:
@@ -215,7 +215,7 @@ class DeviceArray:
 class Seen(DeviceArray):
     """What stands for an array of another library inside of a call, so that its protocol is read once.
 
-    base: that array; kind: how its library makes others (`_arrays`); stream: None where it has to be asked for.
+    base: that array; kind: how its library makes others (`_arrays`); stream: None where it is asked for.
     """
 
     __slots__ = ("kind", "readonly")

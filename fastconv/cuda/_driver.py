@@ -189,7 +189,7 @@ class Driver:
     def order(self, first, then):
         """What is queued on stream `then` from now on waits for what is queued on `first`; the host does not.
 
-        Nothing happens while a CUDA graph records `then`: what other streams did is done before it is replayed.
+        Nothing happens while a CUDA graph records `then`: what others did is done before it is replayed.
         """
         capturing = ctypes.c_int()
         self.check("cuStreamIsCapturing", then, ctypes.byref(capturing))

@@ -1,8 +1,8 @@
 """Launches made ready: machine code loaded, parameters packed in memory that the driver reads.
 
 A `Packed` sequence of launches is made once and called many times: a call writes the addresses of its buffers
-into one block and calls cuLaunchKernelEx for every kernel. Nothing is allocated, copied or waited for, so that
-a CUDA graph can record it. A `Frame` is one kernel whose parameters all change from launch to launch.
+into one block and calls cuLaunchKernelEx for every kernel. Nothing is allocated, copied or waited for, so
+that a CUDA graph can record it. A `Frame` is one kernel whose parameters all change from launch to launch.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ MAPS_KEPT = 1024
 MAP_BYTES, MAP_ALIGNMENT = 128, 64
 CELL = 8  # bytes of a parameter in memory: the driver reads as many of them as the parameter has
 
-# Letters of parameters. P address, I uint32, L int64, F float32, D float64; M, a tensor map, has its own place.
+# Letters of parameters. P address, I uint32, L int64, F float32, D float64; M, a tensor map, lies elsewhere.
 FORMATS = {"P": "Q", "I": "I4x", "L": "q", "F": "f4x", "D": "d"}
 
 
@@ -116,7 +116,7 @@ class Packed:
                 else:
                     formats.append(FORMATS[letter])
                     fixed.append(value % 2**32 if letter == "I" else value)
-        self.moving = tuple(tuple(pointer) for pointer in moving)  # (name, offset) of every address that moves
+        self.moving = tuple(tuple(pointer) for pointer in moving)  # (name, offset) of what moves
         self.block = ctypes.create_string_buffer(CELL * (len(moving) + len(fixed)) or 1)
         struct.pack_into("=" + "".join(formats), self.block, CELL * len(moving), *fixed)
         self.write = struct.Struct(f"={len(moving)}Q").pack_into

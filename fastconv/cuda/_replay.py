@@ -2,9 +2,9 @@
 
 What a function of the backend launches depends on the layouts of its arrays and on its other arguments alone,
 never on what the arrays hold. The first call of a kind runs as it is written, while a `Recorder` notes which
-buffers it makes and which kernels it launches on them; that becomes a `Plan`, by which later calls of the kind
-allocate their results, put the new addresses into parameters that were packed once, and launch. Temporary
-arrays become parts of one allocation.
+buffers it makes and which kernels it launches on them; that becomes a `Plan`, by which later calls of the
+kind allocate their results, put the new addresses into parameters that were packed once, and launch.
+Temporary arrays become parts of one allocation.
 
 A plan is found by the layout of every array and its distance from a multiple of 16 bytes, the type of foreign
 arrays, all other arguments, and the precision. Streams, and of course addresses, differ from call to call.
@@ -61,7 +61,8 @@ class Recorder:
 
     def __init__(self, described):
         self.buffers, self.steps, self.checks, self.complete = [], [], [], True
-        self._known, self._keep = {}, []  # id of what keeps a buffer -> the buffer; the keepers, so that ids last
+        # id of what keeps a buffer -> the buffer; the keepers, so that ids last
+        self._known, self._keep = {}, []
         for array in described:
             self._add(array)
         self.inputs = len(self.buffers)
@@ -243,7 +244,7 @@ _PLAIN = {str, int, float, bool, type(None), tuple}  # types of arguments that a
 
 
 def replayed(function):
-    """Decorator of a backend function that launches the same for arrays of the same layouts: see the module."""
+    """Decorator of a backend function that launches the same for arrays of the same layouts."""
     plans = {}
 
     @functools.wraps(function)

@@ -275,8 +275,9 @@ def backward_input_sums(problem, dy, dx, width, bias=False):
 
 
 def in_chunks(build, sums, dtype, copied):
-    """The sums over so many images at a time that a copy of these in another layout stays below `CHUNK` bytes,
-    whatever N is; a chunk uses the scratch of the one before it. Every element is the same sum as before.
+    """The sums over so many images at a time that a copy of these in another layout stays below `CHUNK`
+    bytes, whatever N is; a chunk uses the scratch of the one before it. Every element is the same sum as
+    before.
 
     copied(sum): whether its images are copied.
     """

@@ -9,8 +9,8 @@ Promises: the same inputs give the same bits on one kind of device (no atomics, 
 dx of a sample do not depend on the other samples. What is not finite stays within the sums that contain it,
 but an infinity that "3xtf32" splits comes out as NaN. float16 and bfloat16 are multiplied as they are
 ("wgmma", "mma") and summed in float32, in every precision, and rounded when the sum is stored. Scratch
-of forward and of the gradient of the input is bounded: images that have to be turned are turned and multiplied
-some at a time (`convolution.CHUNK`). That of a weight gradient grows with N.
+of forward and of the gradient of the input is bounded: images that have to be turned are turned and
+multiplied some at a time (`convolution.CHUNK`). That of a weight gradient grows with N.
 """
 
 from functools import lru_cache

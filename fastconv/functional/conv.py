@@ -314,7 +314,7 @@ def col2im(cols, output_size, kernel_size, dilation=1, padding=0, stride=1):
 
 
 def _canonical(op, **arrays):
-    """The arrays as `arguments.any_array` gives them: backends meet ordinary indexing only. None stays None."""
+    """The arrays as `arguments.any_array` gives them, so that indexing is ordinary. None stays None."""
     return [
         array if array is None or type(array) is ndarray else arguments.any_array(op, name, array)
         for name, array in arrays.items()

@@ -99,7 +99,7 @@ class Kernel:
         self._frames = {}  # (signature, device) -> what launches it
 
     def signature(self, arguments):
-        """What the types of the arguments of a launch depend on, cheap to make and to look up; see `types_of`."""
+        """What the types of the arguments depend on, cheap to make and to look up; see `types_of`."""
         real = next((a.dtype for a in arguments if hasattr(a, "strides") and a.dtype.kind == "f"), DOUBLE)
         if is_half(real):
             real = SINGLE
@@ -151,7 +151,7 @@ class Kernel:
             frame(grid(size), place.stream, [value for _, value in parameters(arguments, signature)])
 
     def task(self, runner, size, operands):
-        """The launch as a `_launch.Task`. operands: as `arguments`, with `_replay.Operand`s for the arrays."""
+        """The launch as a `_launch.Task`. operands: arguments, with `_replay.Operand`s for the arrays."""
         signature = self.signature(operands)
         handle = runner.handle(Typed(self, signature))
         return _launch.Task(handle, (grid(size),), THREADS, 0, parameters(operands, signature))
