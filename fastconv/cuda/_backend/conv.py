@@ -63,7 +63,6 @@ def conv_backward_weight(dy, x, problem, algorithm):
     return dweight.owner
 
 
-@half.in_float32
 def im2col(x, problem):
     call = Call("im2col", x)
     cols = call.empty(problem.columns_shape, problem.dtype)
@@ -71,7 +70,6 @@ def im2col(x, problem):
     return cols.owner
 
 
-@half.in_float32
 def col2im(cols, problem):
     call = Call("col2im", cols)
     x = call.empty(problem.x_shape, problem.dtype)

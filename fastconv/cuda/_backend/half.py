@@ -3,7 +3,7 @@
 The definition of every operation on 16 bits is this: inputs are float32 numbers that happen to be short, all
 arithmetic is float32's, and results are rounded to the inputs' dtype (to nearest, ties to even). Fast kernels
 compute that way on their own (`fast`), and so do the simple ones (`simple.short`). Where a sum of products is
-computed in pieces, as the simple convolutions and the dense layer do, arrays go through copies in float32,
+computed in pieces, as the simple convolutions do, arrays go through copies in float32,
 which cost bandwidth and scratch, but keep every promise of the float32 kernels. Arguments are already valid.
 """
 
@@ -13,8 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..._arguments import HALVES, dtype_char, is_half
-from .._arrays import Call
+from ..._arguments import is_half
 from ..simple import copy, half
 
 FLOAT32 = np.dtype(np.float32)
@@ -74,45 +73,3 @@ def scratch(function):
         return function(kernels, single(problem), threads) + copied * FLOAT32.itemsize
 
     return either
-
-
-# -- functions of the backend --------------------------------------------------------------------------------
-
-
-def _is_array(argument):
-    return hasattr(argument, "shape") and hasattr(argument, "dtype")
-
-
-def in_float32(function):
-    """Decorator of a backend function: arrays of 16 bits and the problem become float32, results are
-    rounded."""
-
-    @functools.wraps(function)
-    def either(*arguments):
-        first = next(a for a in arguments if _is_array(a))
-        if dtype_char(first) not in HALVES:
-            return function(*arguments)
-        places = [i for i, a in enumerate(arguments) if _is_array(a) and dtype_char(a) in HALVES]
-        call = Call(function.__name__, *(arguments[i] for i in places))
-        wide = dict(zip(places, (widened(call, a) for a in call.arrays)))
-        given = [
-            wide[i].owner if i in wide else single(a) if hasattr(a, "x_shape") else a
-            for i, a in enumerate(arguments)
-        ]
-        result = function(*given)
-        dtype = call.arrays[0].dtype
-        if isinstance(result, tuple):
-            return tuple(_rounded(call, r, dtype) for r in result)
-        return _rounded(call, result, dtype)
-
-    return either
-
-
-def _rounded(call, result, dtype):
-    """A result in float32 as the caller gets it; indices and None as they are."""
-    if result is None or dtype_char(result) != FLOAT32.char:
-        return result
-    (wide,) = Call(call.op, result).arrays
-    made = call.empty(wide.shape, dtype)
-    half.cast(call, wide, made)
-    return made.owner

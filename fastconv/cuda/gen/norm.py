@@ -7,7 +7,7 @@ data gives them all and a large mean costs no digits. Statistics are float32, wh
 """
 
 from .kernel import Kernel, ceil_div, indent
-from .vectors import Vectors, operations, suffix, widest
+from .vectors import Vectors, operations, suffix
 
 THREADS = 256
 TOGETHER = 8  # terms of one step of a thread: few enough to stay in registers, many enough for a division
@@ -42,7 +42,7 @@ def _joined(kept, other):
             f"part = float32(n{other} / maximum(joint, float32(1.0)))",
             f"apart = float32(mean{other} - mean)",
             "cross = float32(float32(n * part) * apart)",
-            f"mean = float32(mean + float32(apart * part))",
+            "mean = float32(mean + float32(apart * part))",
             f"squares = float32(float32(squares + squares{other}) + float32(cross * apart))",
         ]
         if "products" in kept:
@@ -401,8 +401,3 @@ def response(size, vectors, backward=False):
 def _tag(j):
     """A channel's number in a name."""
     return str(j) if j >= 0 else f"m{-j}"
-
-
-def vectors_for(dtype, inner, most=16):
-    """The vectors in which rows of `inner` elements are read."""
-    return widest(dtype, inner, most)
