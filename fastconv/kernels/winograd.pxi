@@ -42,6 +42,9 @@ cdef enum:
     WINO_ROWS = 32                    # filters that one task takes
     WINO_CHANNELS = 16                # channels that one task of the input transform takes
     OUTER_TASK = 32                   # rows of the products of the gradient of the weights that one task takes
+    CHAINS = 8                        # partial sums of the gradient of the weights, at most; a thread computes one from the input to its products
+    CHAIN_BYTES = 16 * 1024 * 1024    # all of them
+    CHAIN_TILES = 64                  # fewer are not worth a sum of their own
     WINO_PACK = 32                    # channels of packed weights transformed at a time
 
 
@@ -419,6 +422,8 @@ cdef struct WinogradOuter:
     Operand a, b              # rows and columns of the products
     bint turned               # rows are (channel, phase) of x and columns filters, instead of filters and (phase, channel)
     ix block, columns, task_rows, row_blocks, u_plane
+    ix chains, sums           # partial sums, and the elements of one
+    ix own                    # elements of a thread's scratch, behind which its operands may lie
 
 
 cdef ix deal_rows(WinogradOuter *w, ix rows) noexcept nogil:
@@ -428,9 +433,10 @@ cdef ix deal_rows(WinogradOuter *w, ix rows) noexcept nogil:
     return w.row_blocks * w.u_plane
 
 
-cdef void plan_winograd_outer(real *tag, WinogradOuter *w, size_t *shared, size_t *per_thread) noexcept nogil:
+cdef void plan_winograd_outer(real *tag, WinogradOuter *w, int threads, size_t *shared, size_t *per_thread) noexcept nogil:
     """Sizes from the problem of one sample alone."""
     cdef ix vl = vector_lanes(tag), filters = ceil_div(w.rows, vl), channels = ceil_div(w.channels, vl), count = w.phases.count, worth, sums
+    cdef size_t operands
     # Columns are padded to whole vectors, rows are not, and a tile one vector wide is bound by its broadcasts.
     w.turned = w.channels * count * filters < w.rows * channels * count or (channels * count == 1 and filters > 1)
     w.a.parts, w.a.channels, w.a.vectors = 1, w.rows, filters
@@ -447,9 +453,20 @@ cdef void plan_winograd_outer(real *tag, WinogradOuter *w, size_t *shared, size_
     sums = deal_rows(w, w.a.channels if w.turned else OUTER_TASK)
     while not w.turned and w.task_rows > tile_mr(tag):  # how many rows a task takes is decided by the threads
         sums = larger(sums, deal_rows(w, w.task_rows // 2))
-    shared[0] = <size_t> (w.points * (w.a.plane + w.b.plane + sums)) * sizeof(real)
+    w.sums = w.points * sums
+    w.chains = CHAINS
+    while w.chains > 1 and w.chains * w.sums * <ix> sizeof(real) > CHAIN_BYTES:
+        w.chains //= 2
+    shared[0] = <size_t> (w.chains * w.sums) * sizeof(real)
     # one vector of channels, transformed with tiles as lanes, before it is turned into channels as lanes; or the taps of a vector of weights
-    per_thread[0] = <size_t> padded(padded(transform_scratch(&w.tiles, WINO_TILES, vl)) + w.points * unaliased(vl * WINO_TILES) + ceil_div(w.taps, vl) * vl * vl) * sizeof(real)
+    w.own = padded(padded(transform_scratch(&w.tiles, WINO_TILES, vl)) + w.points * unaliased(vl * WINO_TILES) + ceil_div(w.taps, vl) * vl * vl)
+    per_thread[0] = <size_t> w.own * sizeof(real)
+    # operands: of every thread that computes a chain, or common to all
+    operands = <size_t> padded(w.points * (w.a.plane + w.b.plane)) * sizeof(real)
+    if 1 < threads <= w.chains:
+        per_thread[0] += operands
+    else:
+        shared[0] += operands
 
 
 cdef void winograd_turn(real *out, ix plane, WinogradOuter *w, bint gradient, ix g, ix first, ix channels, ix p, ix last, real *scratch) noexcept nogil:
@@ -524,17 +541,56 @@ cdef void winograd_taps(real *dweight, const real *dU, WinogradOuter *w, ix g, i
 
 cdef void winograd_rows(real *dweight, real *dU, const real *A, const real *B, WinogradOuter *w, ix g, ix tiles, ix task, int accumulate, real *scratch) noexcept nogil:
     """A task's last products, and while its sums are in the caches their taps."""
-    cdef ix first = task * w.task_rows, last = smaller(first + w.task_rows, w.a.channels), point, row, vector
+    cdef ix first = task * w.task_rows, last = smaller(first + w.task_rows, w.a.channels), point
     for point in range(w.points):
         winograd_sum(dU + point * w.u_plane, A + point * w.a.plane, B + point * w.b.plane, w, tiles, first, last, accumulate)
-    for row in range(first, last):
+    winograd_row_taps(dweight, dU, w, g, task, scratch)
+
+
+cdef void winograd_row_taps(real *dweight, const real *dU, WinogradOuter *w, ix g, ix task, real *scratch) noexcept nogil:
+    """The taps of all rows of a task. dU: its sums."""
+    cdef ix first = task * w.task_rows, row, vector
+    for row in range(first, smaller(first + w.task_rows, w.a.channels)):
         for vector in range(w.b.vectors):
             winograd_taps(dweight, dU + (row - first) * w.columns, w, g, row, vector, scratch)
 
 
+cdef void winograd_block_sums(real *dU, const real *A, const real *B, WinogradOuter *w, ix tiles, ix task, int accumulate) noexcept nogil:
+    """Rows of one point; tasks are numbered (point, task of rows)."""
+    cdef ix rows = task % w.row_blocks, point = task // w.row_blocks
+    winograd_sum(dU + rows * w.points * w.u_plane + point * w.u_plane, A + point * w.a.plane, B + point * w.b.plane, w, tiles, rows * w.task_rows,
+                 smaller((rows + 1) * w.task_rows, w.a.channels), accumulate)
+
+
+cdef void winograd_chain(real *dU, WinogradOuter *w, ix g, ix first, ix last, real *scratch) noexcept nogil:
+    """The sums over tiles [first, last), by one thread."""
+    cdef ix vl = vector_lanes(dU), p = first, count, task
+    cdef real *A = scratch + w.own
+    cdef real *B = A + w.points * w.a.plane
+    while p < last:
+        count = smaller(last - p, w.block)
+        for task in range(w.a.vectors):
+            winograd_operand(A, &w.a, w, not w.turned, g, task, p, p + count, scratch)
+        for task in range(w.columns // vl):
+            winograd_operand(B, &w.b, w, w.turned, g, task, p, p + count, scratch)
+        for task in range(w.points * w.row_blocks):
+            winograd_block_sums(dU, A, B, w, count, task, p > first)
+        p += count
+
+
+cdef void winograd_join(real *dU, WinogradOuter *w, ix chains, ix first, ix last) noexcept nogil:
+    """Elements [first, last) of the first of the chains' sums become those of all, added in order."""
+    cdef ix chain, i
+    for chain in range(1, chains):
+        for i in range(first, last):
+            dU[i] += dU[chain * w.sums + i]
+
+
 cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 nogil:
+    """The tiles are cut into chains, as many as the problem says, each of which has a sum of its own. A thread takes a chain from the input to the products with
+    nothing shared, if there is one for each; else all threads share the work of one chain after the other. The sums are the same."""
     cdef size_t shared, per_thread
-    cdef ix vl = vector_lanes(dweight), tiles = w.samples * w.tiles.ph * w.tiles.pw * w.tiles.th * w.tiles.tw, g, first, count, task, rows, own
+    cdef ix vl = vector_lanes(dweight), tiles = w.samples * w.tiles.ph * w.tiles.pw * w.tiles.th * w.tiles.tw, g, first, last, count, task, rows, own, chain, chains, length
     cdef char *memory
     cdef char *scratch
     cdef real *A
@@ -543,12 +599,17 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
     if tiles == 0:
         memset(dweight, 0, w.groups * w.rows * w.channels * w.taps * sizeof(real))
         return 0
-    plan_winograd_outer(dweight, w, &shared, &per_thread)
+    plan_winograd_outer(dweight, w, threads, &shared, &per_thread)
     memory = <char *> take_scratch(shared + threads * per_thread)
     scratch = memory + shared
-    A = <real *> memory
+    dU = <real *> memory
+    A = <real *> scratch + w.own if 1 < threads <= w.chains else dU + w.chains * w.sums
     B = A + w.points * w.a.plane
-    dU = B + w.points * w.b.plane
+    chains = w.chains
+    while chains > 1 and tiles < chains * CHAIN_TILES:
+        chains //= 2
+    length = ceil_div(ceil_div(tiles, chains), vl) * vl
+    chains = ceil_div(tiles, length)
     if not w.turned:
         rows = OUTER_TASK
         while rows > tile_mr(dweight) and ceil_div(w.a.channels, rows) < 2 * threads:
@@ -556,30 +617,40 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
         deal_rows(w, rows)
     own = w.points * w.u_plane
     for g in range(w.groups):
-        first = 0
-        while first < tiles:
-            count = smaller(tiles - first, w.block)
-            for task in prange(w.a.vectors + w.columns // vl, num_threads=threads, schedule="dynamic"):
-                if task < w.a.vectors:
-                    winograd_operand(A, &w.a, w, not w.turned, g, task, first, first + count, <real *> (scratch + threadid() * per_thread))
-                else:
-                    winograd_operand(B, &w.b, w, w.turned, g, task - w.a.vectors, first, first + count, <real *> (scratch + threadid() * per_thread))
-            if w.turned or first + count < tiles:
-                for task in prange(w.points * w.row_blocks, num_threads=threads, schedule="dynamic"):
-                    winograd_sum(dU + task % w.row_blocks * own + task // w.row_blocks * w.u_plane, A + task // w.row_blocks * w.a.plane,
-                                 B + task // w.row_blocks * w.b.plane, w, count, task % w.row_blocks * w.task_rows,
-                                 smaller((task % w.row_blocks + 1) * w.task_rows, w.a.channels), first > 0)
-            elif first == 0 and w.row_blocks > threads:  # all tiles in one block: the sums need not leave the thread's caches
-                for task in prange(w.row_blocks, num_threads=threads, schedule="dynamic"):
-                    winograd_rows(dweight, dU + threadid() * own, A, B, w, g, count, task, 0, <real *> (scratch + threadid() * per_thread))
-            else:
-                for task in prange(w.row_blocks, num_threads=threads, schedule="dynamic"):
-                    winograd_rows(dweight, dU + task * own, A, B, w, g, count, task, first > 0, <real *> (scratch + threadid() * per_thread))
-            first += count
+        if 1 < threads <= chains:
+            for chain in prange(chains, num_threads=threads, schedule="dynamic"):
+                winograd_chain(dU + chain * w.sums, w, g, chain * length, smaller((chain + 1) * length, tiles), <real *> (scratch + threadid() * per_thread))
+        else:
+            for chain in range(chains):
+                first, last = chain * length, smaller((chain + 1) * length, tiles)
+                while first < last:
+                    count = smaller(last - first, w.block)
+                    for task in prange(w.a.vectors + w.columns // vl, num_threads=threads, schedule="dynamic"):
+                        if task < w.a.vectors:
+                            winograd_operand(A, &w.a, w, not w.turned, g, task, first, first + count, <real *> (scratch + threadid() * per_thread))
+                        else:
+                            winograd_operand(B, &w.b, w, w.turned, g, task - w.a.vectors, first, first + count, <real *> (scratch + threadid() * per_thread))
+                    if w.turned or chains > 1 or first + count < tiles:
+                        for task in prange(w.points * w.row_blocks, num_threads=threads, schedule="dynamic"):
+                            winograd_block_sums(dU + chain * w.sums, A, B, w, count, task, first > chain * length)
+                    elif first == 0 and w.row_blocks > threads:  # all tiles in one block: the sums need not leave the thread's caches
+                        for task in prange(w.row_blocks, num_threads=threads, schedule="dynamic"):
+                            winograd_rows(dweight, dU + threadid() * own, A, B, w, g, count, task, 0, <real *> (scratch + threadid() * per_thread))
+                    else:
+                        for task in prange(w.row_blocks, num_threads=threads, schedule="dynamic"):
+                            winograd_rows(dweight, dU + task * own, A, B, w, g, count, task, first > 0, <real *> (scratch + threadid() * per_thread))
+                    first += count
         if w.turned:
+            if chains > 1:
+                for task in prange(w.points, num_threads=threads, schedule="static"):
+                    winograd_join(dU, w, chains, task * w.u_plane, (task + 1) * w.u_plane)
             for task in prange(w.channels * w.b.vectors, num_threads=threads, schedule="static"):
                 winograd_taps(dweight, dU + task // w.b.vectors * w.columns, w, g, task // w.b.vectors, task % w.b.vectors,
                               <real *> (scratch + threadid() * per_thread))
+        elif chains > 1:
+            for task in prange(w.row_blocks, num_threads=threads, schedule="static"):
+                winograd_join(dU, w, chains, task * own, (task + 1) * own)
+                winograd_row_taps(dweight, dU + task * own, w, g, task, <real *> (scratch + threadid() * per_thread))
     fc_scratch_give(memory)
     return 0
 
@@ -634,7 +705,7 @@ cdef size_t winograd_bytes(real *tag, str direction, Shape p, int threads, ix ti
     memset(&weight, 0, sizeof(weight))
     if direction == "backward_weight":
         describe_winograd_outer(&o, t, p, &source, &source, tile)
-        plan_winograd_outer(tag, &o, &shared, &per_thread)
+        plan_winograd_outer(tag, &o, threads, &shared, &per_thread)
     else:
         describe_winograd(&w, t, p, &source, &weight, NULL, direction == "backward_input", tile)
         plan_winograd(tag, &w, &shared, &per_thread)
