@@ -36,8 +36,9 @@ cdef extern from "native/kernels.h" nogil:
 
 cdef enum:
     WINO_OUTPUTS = 6                  # outputs of a tile along an axis, at most
-    WINO_TILES = 96                   # tiles that one task takes to the end: points * (channels + WINO_ROWS) * 96 values pass through its caches
-    WINO_PRIVATE_BYTES = 4 * 1024 * 1024  # transformed input of a task; a larger one is shared by the threads
+    WINO_TILES = 96                   # tiles of a block that all threads take to the end together
+    WINO_OWN_TILES = 48               # of one that a thread takes alone: points * (channels + WINO_ROWS) * 48 values pass through its caches
+    WINO_OWN_BYTES = 4 * 1024 * 1024  # its transformed input, at most
     WINO_INPUT_BYTES = 6 * 1024 * 1024  # both operands of the gradient of the weights: stay in a last-level cache
     WINO_ROWS = 32                    # filters that one task takes
     WINO_CHANNELS = 16                # channels that one task of the input transform takes
@@ -68,7 +69,7 @@ cdef struct Winograd:
     const void *bias
     int activation
     # derived; virtual rows and channels are (row, phase) and (channel, phase)
-    ix virtual_rows, virtual_channels, panels, block, u_plane, v_plane, m_plane, task_size, own_size
+    ix virtual_rows, virtual_channels, panels, block, u_plane, v_plane, m_plane, own_plane, task_size, own_size
     bint private     # every thread transforms the tiles that it multiplies
 
 
@@ -104,8 +105,9 @@ cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thre
     w.u_plane = unaliased(w.panels * w.virtual_channels * mr)
     w.v_plane = unaliased(w.virtual_channels * w.block)
     w.m_plane = unaliased(WINO_ROWS * w.block)
-    w.private = w.points * w.v_plane * <ix> sizeof(real) <= WINO_PRIVATE_BYTES
-    shared[0] = <size_t> (w.points * (w.u_plane + (0 if w.private else w.v_plane))) * sizeof(real)
+    w.own_plane = unaliased(w.virtual_channels * WINO_OWN_TILES)
+    w.private = w.points * w.own_plane * <ix> sizeof(real) <= WINO_OWN_BYTES
+    shared[0] = <size_t> (w.points * (w.u_plane + w.v_plane)) * sizeof(real)
     # a task of the input transform holds rows of points and a staged row; one of the output transform the products and a strip
     row = (w.block + vl) * w.tiles.m + 16
     task = transform_scratch(&w.tiles, w.block, vl)
@@ -116,7 +118,7 @@ cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thre
     w.task_size = padded(task + 16)
     # behind it a vector of transformed filters and their products with a few tiles, or a block of transformed tiles
     w.own_size = w.task_size + padded(w.points * unaliased(w.virtual_channels * vl) + mr * vl)
-    per_thread[0] = <size_t> (w.own_size + (w.points * w.v_plane if w.private else 0)) * sizeof(real)
+    per_thread[0] = <size_t> (w.own_size + (w.points * w.own_plane if w.private else 0)) * sizeof(real)
 
 
 cdef void winograd_filters(real *U, ix step, ix plane, Winograd *w, ix g, ix panel, real *packed) noexcept nogil:
@@ -260,8 +262,10 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     memory = <char *> take_scratch(shared + threads * per_thread)
     own = memory + shared
     U = <real *> memory
-    V = <real *> own + w.own_size if w.private else U + w.points * w.u_plane
+    V = U + w.points * w.u_plane
     once = tiles <= w.block  # every filter meets one block of tiles: its transform need not leave the thread's own cache
+    if w.private and not once:
+        w.block, w.v_plane, w.m_plane = WINO_OWN_TILES, w.own_plane, unaliased(WINO_ROWS * WINO_OWN_TILES)
     blocks = ceil_div(tiles, w.block)
     if w.private and not once and blocks < 8 * threads:
         blocks = ceil_div(blocks, threads) * threads  # equal shares
