@@ -14,7 +14,7 @@ axis. An addition or multiplication alone counts as one, since it takes an instr
 import math
 
 from .._cpu.algorithms import TABLES
-from .._cpu.conv import TILES
+from .._cpu.views import TILES, phase_taps, winograd_tiles
 
 TABLE = {
     "forward": "conv",
@@ -64,9 +64,10 @@ def multiply_adds(problem, direction):
         return problem.flops(direction) // 2, "direct sum"
     p, direction = problem.problem, TURNED[direction] if problem.transposed else direction
     found = [(direct(p), "direct sum")]
+    taps = phase_taps(p)[1]
     for algorithm in TABLES[TABLE[direction]]:
         if p.dtype.itemsize == 4 and algorithm.name in TILES and algorithm.accepts(p) is None:
-            points, taps = TILES[algorithm.name], _phase_taps(p, 1)
+            points = TILES[algorithm.name]
             found.append((winograd_count(p, direction, points), f"Winograd F({points + 1 - taps},{taps})"))
     return min(found)
 
@@ -91,21 +92,15 @@ def _meetings(p, axis):
     return count
 
 
-def _phase_taps(p, axis):
-    """Taps along an axis of one phase of the stride."""
-    return -(-p.kernel[axis] // p.stride[axis])
-
-
 def winograd_count(p, direction, points):
     """Multiply-adds of Winograd with so many points a tile and axis: products and transforms.
 
     A stride makes as many times the channels, one for each phase; a dilation makes maps of their own of the
     phases of the outputs. Tiles hang over the ends of maps. Rows that two tiles share are transformed once.
     """
-    taps, phases = _phase_taps(p, 1), math.prod(p.stride)
-    m = points + 1 - taps
-    down, across = (_tiles(p, direction, axis, m) for axis in (1, 2))
-    maps = p.N * math.prod(p.dilation)
+    taps, phases = phase_taps(p)[1], math.prod(p.stride)
+    m, maps = points + 1 - taps, p.N * math.prod(p.dilation)
+    down, across = (tiles // step for tiles, step in zip(winograd_tiles(p, direction, points), p.dilation[1:]))
     tiles = maps * down * across
     channels, filters = p.C * phases, p.K
     pairs = channels * filters // p.groups
@@ -118,14 +113,6 @@ def winograd_count(p, direction, points):
         return count + pairs * (points + taps) * points_to_taps(points, taps)
     count += results * tiles * (points + m) * to_outputs(points, m)
     return count + pairs * (taps + points) * taps_to_points(points, taps)
-
-
-def _tiles(p, direction, axis, m):
-    """Tiles along an axis of one map of results; of dx, the map of one phase."""
-    out, stride, low = p.out[axis], p.stride[axis], p.pad_low[axis]
-    if direction == "backward_input":
-        out = (p.size[axis] - 1 + low) // stride - low // stride + 1
-    return -(-out // (p.dilation[axis] * m))
 
 
 # One-dimensional transforms, of points 0, pairs +-a, and infinity: what is even and what is odd in a pair is

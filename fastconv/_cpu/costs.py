@@ -1,0 +1,312 @@
+"""What a convolution costs by each algorithm, estimated: the model by which "auto" chooses.
+
+The cost is a sum of a few terms: how often a kernel takes a step of some kind (multiplies a vector, packs
+one, transforms one, stores one, ...), which is counted here, times what a step of that kind costs, which
+was fitted to measured times of random shapes (step_costs.py). The choice must not depend on the batch, the
+threads or the instruction set, for it decides the order of sums: a call is taken to have `BATCH` samples,
+one thread and the longest vectors.
+"""
+
+import math
+
+from .step_costs import COSTS
+from .views import TILES, phase_taps, pointwise, winograd_tiles
+
+BATCH = 3  # samples over which what a call does once is spread
+VECTOR = 64  # bytes
+PANEL = 8  # rows of a register tile
+INNER_PANEL = 4  # rows of the tile of pixels that direct.h sums for the gradient of the weights
+PIECE = 256  # products of a sum that are added up in registers (correlate.pxi)
+TURNED, TURNED_PATCHES = (
+    8,
+    16,
+)  # turning a vector for the gradient of the weights, in vectors multiplied (outer.pxi)
+SUMMED = 512  # pixels of it that are, unless a block of them takes more than
+OUTER_BLOCK = 4 * 1024 * 1024  # bytes
+BAND = 32 * 1024  # bytes of strips that are staged together (direct.pxi), of eight rows at least
+CACHE = 16 * 1024 * 1024  # bytes of x and y from which on they come from memory and go there
+ROLL_TAPS = 7  # rows of taps that depthwise.h keeps in registers
+SHEAF_PIXELS = 1024  # of planes that are taken as lanes
+TURN = 12  # vectors multiplied instead of turning round an output whose filters are lanes
+
+
+def estimate(direction, algorithm, problem):
+    """The cost of a call, in units that only compare: about nanoseconds of the processor of the fit."""
+    steps = count(direction, algorithm, problem, BATCH)
+    return sum(price * steps[step] for step, price in COSTS[direction][algorithm].items())
+
+
+def count(direction, algorithm, problem, samples):
+    """{kind of step: how many} of a call with so many samples."""
+    p = problem
+    moved = samples * (p.C * math.prod(p.size) + p.K * math.prod(p.out)) * p.dtype.itemsize
+    return {**COUNTS[algorithm](p, direction, samples), "far": moved / VECTOR * (moved > CACHE), "call": 1}
+
+
+def _ceil(a, b):
+    return -(-a // b)
+
+
+class _Sum:
+    """A sum over channels and taps: forward, or the gradient of the input, one for each phase of the stride.
+
+    rows, channels: of the result and the source, in a group; reduction: products of an output, over all
+    phases; lines, width: outputs of a phase of a sample; source: (lines, width) of a channel; split: pieces
+    into which a stride cuts its rows; strewn: distance of outputs; in_place: the source is not staged;
+    read: by how many phases it is (others have no taps).
+    """
+
+    def __init__(self, problem, direction):
+        p = problem
+        self.lanes, self.groups = VECTOR // p.dtype.itemsize, p.groups
+        if direction == "forward":
+            self.rows, self.channels, self.phases, self.strewn, self.split = (
+                p.K // p.groups,
+                p.C // p.groups,
+                1,
+                1,
+                p.stride[2],
+            )
+            source, kernel, out = p.size, p.kernel, p.out
+            self.in_place = p.stride[2] == 1 and not max(p.pad_low + p.pad_high)
+            self.read = 1
+        else:
+            steps = [min(stride, size) for stride, size in zip(p.stride, p.size)]
+            self.rows, self.channels, self.phases, self.strewn, self.split = (
+                p.C // p.groups,
+                p.K // p.groups,
+                math.prod(steps),
+                p.stride[2],
+                1,
+            )
+            source, kernel, out = p.out, phase_taps(p), [size / step for size, step in zip(p.size, steps)]
+            self.in_place = p.taps == 1 and self.phases == 1
+            self.read = math.prod(map(min, steps, p.kernel))
+        self.reduction = max(1, self.channels * p.taps)
+        self.reach = [(taps - 1) * dilation for taps, dilation in zip(kernel, p.dilation)]
+        self.lines, self.width = out[0] * out[1], out[2]
+        self.source = math.prod(source[:2]), source[2]
+
+
+def _packed(problem, direction, samples):
+    """implicit_gemm: patches are packed, then panels of filters pass over them."""
+    if direction == "backward_weight":
+        return _packed_weight(problem, samples)
+    single = pointwise(problem) if direction == "backward_input" else None
+    s = _Sum(problem, direction) if single is None else _Sum(single, "forward")
+    vectors = _ceil(samples * s.lines * s.width, s.lanes)  # they run over the ends of rows and of samples
+    depth, results = s.groups * s.reduction, s.groups * s.rows * s.phases
+    staged = 0 if s.in_place else samples * s.groups * s.channels * s.read
+    return {
+        "multiply": depth * s.rows * vectors,
+        "panel": depth * _ceil(s.rows, PANEL) * vectors,
+        "pack": depth * vectors,
+        "pack line": depth * samples * s.lines,
+        "stage": staged * s.source[0] * (s.source[1] / s.lanes + 1),
+        "stage split": staged * s.source[0] * s.source[1] * (s.split > 1),
+        "store": results * vectors * _ceil(s.reduction, s.phases * PIECE),
+        "store line": results * samples * s.lines,
+        "strew": results * samples * s.lines * s.width * (s.strewn > 1),
+        "strew line": results * samples * s.lines * (s.strewn > 1),
+        "weight": depth * s.rows,
+        "phase": s.phases - 1,
+    }
+
+
+def _packed_weight(p, samples):
+    """One operand is turned round so that its channels are lanes, x for all taps or for each; the other is
+    read in place (outer.pxi)."""
+    lanes, rows, channels = VECTOR // p.dtype.itemsize, p.K // p.groups, p.C // p.groups
+    pixels, lines, columns = math.prod(p.out), p.out[0] * p.out[1], channels * p.taps
+    vectors = _ceil(columns, lanes)
+    for_all = _ceil(channels, lanes) * p.taps  # vectors of columns where strips are turned for all taps
+    by_taps = p.taps > 1 and for_all * (rows + TURNED) < vectors * (rows + TURNED_PATCHES)
+    if by_taps:
+        vectors = for_all
+    elif (
+        p.taps == 1 and 4 * pixels * (channels - rows) > rows * channels
+    ):  # dy is turned, which has fewer channels
+        rows, columns, vectors = channels, rows, _ceil(rows, lanes)
+    passes, staged = (
+        samples * p.groups,
+        samples * p.C * (by_taps or max(p.stride) > 1 or max(p.pad_low + p.pad_high) > 0),
+    )
+    bytes_of_pixel = (_ceil(rows, lanes) + _ceil(channels if by_taps else columns, lanes)) * VECTOR
+    block = max(SUMMED // 4, min(SUMMED, OUTER_BLOCK // bytes_of_pixel))
+    panels, parts, batch = (
+        _ceil(rows, PANEL),
+        1,
+        min(p.groups, max(1, OUTER_BLOCK // (bytes_of_pixel * block))),
+    )
+    while parts < 8 and parts * batch * panels * _ceil(vectors, 3) < 32:
+        parts *= 2
+    return {
+        "multiply": passes * rows * vectors * pixels,
+        "panel": passes * panels * vectors * pixels,
+        "line": passes * panels * vectors * lines,
+        "turn": by_taps * passes * _ceil(channels, lanes) * math.prod(p.size),
+        "turn patches": (not by_taps) * passes * _ceil(columns, lanes) * pixels,
+        "pack line": (not by_taps) * passes * columns * lines,
+        "stage": staged * p.size[0] * p.size[1] * (p.size[2] / lanes + 1),
+        "stage split": staged * math.prod(p.size) * (p.stride[2] > 1),
+        "update": p.groups * rows * vectors * _ceil(samples * pixels, block),
+        "weight": p.groups * rows * vectors * parts,
+        "group": p.groups,
+    }
+
+
+def _direct(problem, direction, samples):
+    """direct: strips of rows are staged, and vectors of pixels or of filters multiplied as they lie."""
+    if direction == "backward_weight":
+        return _direct_weight(problem, samples)
+    s = _Sum(problem, direction)
+    aligned = s.lines * _ceil(s.width, s.lanes)  # vectors of outputs that end with each row
+    flat = (
+        s.lines * (s.split * s.width + s.reach[2]) / s.lanes
+    )  # those that run over the ends of rows and of what taps reach
+    brushes, brush_width = (
+        _ceil(s.rows, s.lanes),
+        max(s.width, 4 * _ceil(s.width, 16)),
+    )  # fewer pixels than four wait for one another
+    turned = brushes * s.lines * s.width * (1 + TURN * s.phases / s.reduction)
+    # the kernel's own choice: one or two filters pass over lines, filters are lanes, or pixels are
+    by_lines = s.rows <= 2 and s.lines > 2
+    by_filters = not by_lines and s.strewn == 1 and turned < s.rows * min(1.15 * flat, aligned)
+    by_pixels = not by_lines and not by_filters
+    is_flat = by_pixels and 1.15 * flat < aligned
+    vectors = flat if is_flat else aligned
+    depth, results = samples * s.groups * s.reduction, samples * s.groups * s.phases
+    staged = samples * s.groups * s.channels * s.read * (s.source[0] + s.reach[1])
+    return {
+        "line": by_lines * depth * s.rows * aligned,
+        "brush": by_filters * depth * brushes * s.lines * brush_width,
+        "turn": by_filters * results * brushes * s.lines * s.width,
+        "multiply": by_pixels * depth * s.rows * vectors,
+        "panel": by_pixels * depth * _ceil(s.rows, PANEL) * vectors,
+        "store": (not by_filters) * results * s.rows * vectors,
+        "put": (is_flat or (s.width < s.lanes and not by_filters)) * results * s.rows * s.lines,
+        "stage": staged * (s.source[1] / s.lanes + 1),
+        "stage split": staged * s.source[1] * (s.split > 1),
+        "strew": results * s.rows * s.lines * s.width * (s.strewn > 1),
+        "weight": s.groups * s.reduction * s.rows,
+        "phase": s.phases - 1,
+    }
+
+
+def _direct_weight(p, samples):
+    lanes, rows, columns = VECTOR // p.dtype.itemsize, p.K // p.groups, p.C // p.groups * p.taps
+    lines, width, split, reach = p.out[0] * p.out[1], p.out[2], p.stride[2], (p.kernel[2] - 1) * p.dilation[2]
+    vectors, brushes = (
+        min(lines * _ceil(width, lanes), lines * (split * width + reach) / lanes),
+        _ceil(rows, lanes),
+    )
+    by_filters = 4 * brushes * lanes * lines * width < 5 * rows * vectors * lanes
+    strip = p.C // p.groups * min(p.stride[1], p.kernel[1]) * (split * width + reach) * p.dtype.itemsize
+    bands = p.out[0] * _ceil(p.out[1], max(PANEL, BAND // max(1, strip)))
+    passes, staged = samples * p.groups, samples * p.C * p.size[0] * p.size[1]
+    sums = p.groups * min(
+        8, 1 << (15 // p.groups).bit_length()
+    )  # the kernel keeps a fixed number of partial ones
+    return {
+        "brush": by_filters * passes * brushes * columns * lines * width,
+        "turn": by_filters * passes * brushes * lines * width,
+        "multiply": (not by_filters) * passes * rows * columns * vectors,
+        "panel": (not by_filters) * passes * _ceil(rows, INNER_PANEL) * columns * vectors,
+        "update": (not by_filters) * passes * rows * columns * bands,
+        "stage": staged * (p.size[2] / lanes + 1),
+        "stage split": staged * p.size[2] * (split > 1),
+        "stage rows": passes * rows * lines * (width / lanes + 1),
+        "clear": sums * brushes * lanes * (columns / lanes if by_filters else columns),
+        "fold": sums * rows * columns / (lanes if by_filters else 1),  # lanes of filters are only parted
+    }
+
+
+def _winograd(tile):
+    """winograd: tiles of so many points an axis are transformed, multiplied point by point as matrices, and
+    transformed back."""
+
+    def counts(p, direction, samples):
+        lanes, phases, taps = VECTOR // p.dtype.itemsize, math.prod(p.stride), phase_taps(p)[1]
+        source, results = p.C // p.groups * phases, p.K // p.groups
+        if direction == "backward_input":
+            source, results = results, source
+        down, across = winograd_tiles(p, direction, tile)
+        tiles = samples * down * across
+        vectors = _ceil(tiles, lanes)
+        # vectors multiplied at a point, and vectors loaded for a panel of rows to be multiplied by
+        if (
+            direction == "backward_weight"
+        ):  # channels or filters are lanes, whichever leaves fewer of them empty
+            rows, columns = (
+                (source, results)
+                if source * _ceil(results, lanes) < results * _ceil(source, lanes)
+                else (results, source)
+            )
+            products, loaded = (
+                tiles * rows * _ceil(columns, lanes),
+                tiles * _ceil(rows, PANEL) * _ceil(columns, lanes),
+            )
+        elif tiles <= PANEL:  # filters are lanes
+            products, loaded = tiles * source * _ceil(results, lanes), source * _ceil(results, lanes)
+        else:
+            products, loaded = source * results * vectors, source * _ceil(results, PANEL) * vectors
+        # of a tile; rows are taken apart into tiles, and joined, by other shuffles for each number of them
+        outputs = tile + 1 - taps
+        transforms = {f"{side} {m}": 0 for side in ("input", "output") for m in range(2, 7)}
+        transforms |= {
+            f"input {outputs}": p.groups * source * vectors,
+            f"output {outputs}": p.groups * results * vectors,
+        }
+        return {
+            "multiply": p.groups * tile**2 * products,
+            "panel": p.groups * tile**2 * loaded,
+            **transforms,
+            "stage": p.groups * (phases > 1 or max(p.dilation) > 1) * source * tiles * tile**2,
+            "line": p.groups * (source + results) * samples * down,
+            "turn": (direction == "backward_weight")
+            * p.groups
+            * tile**2
+            * (_ceil(source, lanes) + _ceil(results, lanes))
+            * lanes
+            * vectors,
+            "weight": p.groups * source * results,
+            "group": p.groups,
+        }
+
+    return counts
+
+
+def _depthwise(p, direction, samples):
+    """depthwise: one plane of the source under one filter after the other, or planes as lanes."""
+    lanes, step, phases, out = VECTOR // p.dtype.itemsize, p.stride, (1, 1, 1), p.out
+    if direction == "backward_input":
+        step, phases, out = phases, step, p.size
+    reach = [(taps - 1) * dilation for taps, dilation in zip(p.kernel, p.dilation)]
+    rows = out[1] * _ceil(_ceil(out[2], phases[2]), lanes)  # vectors of outputs of a plane
+    taps = p.taps / phases[1]
+    rolls = max(p.stride) == 1 and p.dilation[1] == 1 and p.kernel[1] <= ROLL_TAPS
+    # the kernel's own choice, in vectors multiplied for a plane
+    pixels = (p.size[1] if direction == "backward_input" else p.size[1] + reach[1]) * (p.size[2] + reach[2])
+    sheaves, turned = _ceil(p.K, lanes), p.size[1] * p.size[2] + out[1] * out[2]
+    multiplied = out[1] * out[2] * taps / phases[2]
+    as_lanes = pixels <= SHEAF_PIXELS and (multiplied + 10 * turned) * sheaves < p.K * (
+        rows * (12 + taps * (1 if rolls else 4)) + 60
+    )
+    planes = samples * p.K * (not as_lanes)
+    return {
+        "sheaf": samples * as_lanes * sheaves * multiplied,
+        "turn": samples * as_lanes * sheaves * turned,
+        "roll": planes * rolls * rows * taps,
+        "comb": planes * (not rolls) * rows * taps,
+        "store": planes * rows,
+        "plane": planes,
+        "fold": (direction == "backward_weight") * planes * p.taps,
+        "weight": p.K * p.taps,
+    }
+
+
+COUNTS = {name: _winograd(tile) for name, tile in TILES.items()} | {
+    "depthwise": _depthwise,
+    "direct": _direct,
+    "implicit_gemm": _packed,
+}

@@ -1,0 +1,115 @@
+"""What "auto" takes: the model of costs, its counts by hand, and how the choice is told."""
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv._cpu import choice, costs
+from fastconv._cpu.algorithms import TABLES
+from fastconv.bench import problems
+
+DIRECTIONS = tuple(choice.DIRECTIONS.values())
+
+
+def parsed(name):
+    return problems.parse(name).problem
+
+
+def arrays(name):
+    problem = problems.parse(name)
+    hidden = (problems.hidden(shape, problem.dtype) for shape in (problem.x_shape, problem.weight_shape))
+    return tuple(hidden), problem.options
+
+
+@pytest.mark.parametrize("table", choice.DIRECTIONS)
+def test_every_algorithm_but_im2col_has_costs_of_steps_that_are_counted(table):
+    direction, problem = choice.DIRECTIONS[table], parsed("conv2d:n2c6h9w9k6r3s3_st1p1d1g6_f32")
+    priced = costs.COSTS[direction]
+    assert {a.name for a in TABLES[table]} - {"im2col"} == set(priced) == set(costs.COUNTS)
+    for name, prices in priced.items():
+        counted = costs.count(direction, name, problem, 1)
+        assert prices.keys() <= counted.keys() and all(price > 0 for price in prices.values())
+        assert costs.estimate(direction, name, problem) > 0
+
+
+@pytest.mark.parametrize(
+    "direction, algorithm, expected",
+    [
+        # 4 samples of 100 outputs are 25 vectors; 3 channels of 9 taps; a panel holds 8 of 10 filters
+        ("forward", "implicit_gemm", {"multiply": 27 * 10 * 25, "panel": 27 * 2 * 25, "pack": 27 * 25}),
+        # dx: 10 channels of 9 taps, 3 rows
+        ("backward_input", "implicit_gemm", {"multiply": 90 * 3 * 25, "panel": 90 * 25, "weight": 90 * 3}),
+        # 27 columns are 2 vectors, fewer than one of channels for each tap; 400 pixels are summed at once
+        ("backward_weight", "implicit_gemm", {"multiply": 10 * 2 * 400, "update": 10 * 2, "turn": 0}),
+        # vectors run over the ends of 10 rows of 10 and 2 reached by taps: 7.5 of them
+        ("forward", "direct", {"multiply": 27 * 10 * 4 * 7.5, "put": 4 * 10 * 10, "brush": 0, "line": 0}),
+        # 3 x 3 tiles a sample are 36, in 3 vectors, at 36 points
+        ("forward", "winograd", {"multiply": 36 * 3 * 10 * 3, "input 4": 3 * 3, "output 4": 10 * 3}),
+        ("backward_input", "winograd", {"multiply": 36 * 3 * 10 * 3, "input 4": 10 * 3, "output 4": 3 * 3}),
+    ],
+)
+def test_counts_by_hand(direction, algorithm, expected):
+    counted = costs.count(direction, algorithm, parsed("conv2d:n1c3h10w10k10r3s3_st1p1d1g1_f32"), 4)
+    assert {step: counted[step] for step in expected} == expected
+    assert counted["call"] == 1 and counted["far"] == 0
+
+
+def test_arrays_that_fit_no_cache_cost_more():
+    problem = parsed("conv2d:n1c64h300w300k64r1s1_st1p0d1g1_f32")
+    assert costs.count("forward", "direct", problem, 1)["far"] == 2 * 64 * 300 * 300 / 16
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_auto_takes_what_costs_least_and_tells_how_much_the_others_cost(direction):
+    name = "conv2d:n3c64h30w30k64r3s3_st1p1d1g1_f32"
+    shapes, options = arrays(name)
+    plan = fc.plan("conv2d" if direction == "forward" else f"conv2d_{direction}", *shapes, **options)
+    estimates = {
+        a: costs.estimate(direction, a, parsed(name)) for a in costs.COSTS[direction] if a != "depthwise"
+    }
+    assert plan.algorithm == choice.cheapest(estimates)
+    ratio = estimates["implicit_gemm"] / estimates[plan.algorithm]
+    told = f"would take {ratio:.2f} times as long as {plan.algorithm}, by estimate"
+    assert plan.refused["implicit_gemm"] == told and plan.algorithm.startswith("winograd")
+    assert "needs groups of one" in plan.refused["depthwise"]
+    assert plan.refused["im2col"] == "is run only when named: it writes out the whole patch matrix"
+
+
+def test_large_tiles_must_save_enough_for_the_accuracy_that_they_cost():
+    assert choice.cheapest({"winograd8": 0.89, "winograd": 1.0, "direct": 1.1}) == "winograd8"
+    assert choice.cheapest({"winograd8": 0.91, "winograd": 1.0, "direct": 1.1}) == "winograd"
+    assert (
+        choice.cheapest({"winograd8": 1.0, "direct": 1.1}) == "winograd8"
+    )  # kernels that have no smaller tiles
+
+
+def test_winograd_is_not_taken_for_strict_sums_nor_float64():
+    name = "conv2d:n3c64h30w30k64r3s3_st1p1d1g1_f32"
+    shapes, options = arrays(name)
+    with fc.precision("strict"):
+        strict = fc.plan("conv2d", *shapes, **options)
+    assert "which precision 'strict' asks for" in strict.refused["winograd"]
+    shapes, options = arrays(name.replace("f32", "f64"))
+    double = fc.plan("conv2d", *shapes, **options)
+    assert "for float64 asks for its accuracy" in double.refused["winograd"]
+    assert {strict.algorithm, double.algorithm} <= {"direct", "implicit_gemm"}
+
+
+def test_the_choice_does_not_depend_on_the_batch():
+    for name in ("conv2d:n{}c20h14w14k24r3s3_st1p1d1g1_f32", "conv2d:n{}c3h64w64k9r5s5_st2p2d1g1_f32"):
+        for table, direction in choice.DIRECTIONS.items():
+            chosen = {TABLES.choose(table, parsed(name.format(n)), "auto").name for n in (1, 3, 64)}
+            assert len(chosen) == 1, (name, direction)
+
+
+def test_what_has_no_price_is_run_only_when_named(monkeypatch):
+    prices = {name: price for name, price in costs.COSTS["forward"].items() if name != "direct"}
+    monkeypatch.setitem(choice.COSTS, "forward", prices)
+    judge = choice.suits("conv", "direct")
+    assert "what it costs is not known" in judge(parsed("conv2d:n1c3h8w8k4r3s3_st1p1d1g1_f32"), "fast")
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (2, 3, 1, 1)])
+def test_empty_and_single_pixels_have_estimates(shape):
+    weight = np.ones((4, 3, 1, 1), np.float32)
+    assert fc.plan("conv2d", np.ones(shape, np.float32), weight).algorithm in costs.COUNTS
