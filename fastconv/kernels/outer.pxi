@@ -57,10 +57,11 @@ cdef struct Outer:
     ix a_row                   # from row to row of A
     ix batch                   # groups that are turned together
     ix blocks, parts
+    ix depth                   # blocks of every part that are turned together: threads wait for one another after them
     ix chunk, stretches        # vectors of B in a task, most stretches of a block
-    char *A                    # copied, [part][group of the batch]
+    char *A                    # copied, [block][group of the batch]
     char *B                    # turned, likewise
-    fc_stretch *stretch        # [part][stretches]
+    fc_stretch *stretch        # [block][stretches]
     ix *stretch_count
     ix dy_sizes[3]
     ix zero                    # the one tap of dy
@@ -72,7 +73,7 @@ cdef struct OuterScratch:
 
 # Blocks that are turned, then multiplied together.
 cdef struct Phase:
-    ix id, parts               # the first, and how many
+    ix id, blocks              # the first, and how many
     ix group, groups           # likewise
     ix turns                   # tasks of turning, for a group of a block
     ix chunks, splits          # tasks of multiplying: pieces of B's vectors, of A's panels
@@ -151,8 +152,9 @@ cdef void plan_outer(real *tag, Outer *o, OuterScratch *s) noexcept nogil:
     o.chunk = OUTER_CHUNK * o.b_vectors // (o.b_groups * o.b_span * <ix> sizeof(real)) // tile_nv(tag) * tile_nv(tag)
     o.chunk = smaller(larger(o.chunk, tile_nv(tag)), o.b_vectors)
     s.sums = <size_t> padded(o.groups * o.a.rows * o.ldc) * sizeof(real)
-    s.block = o.parts * o.batch * size
-    s.tables = (padded(o.columns + o.rows) + padded(o.parts)) * sizeof(ix) + padded(o.parts * o.stretches) * sizeof(fc_stretch)
+    o.depth = larger(1, OUTER_BYTES // (o.parts * o.batch * size))
+    s.block = o.parts * o.depth * o.batch * size
+    s.tables = (padded(o.columns + o.rows) + padded(o.parts * o.depth)) * sizeof(ix) + padded(o.parts * o.depth * o.stretches) * sizeof(fc_stretch)
     s.per_thread = (padded(larger(o.sizes[2], o.dy_sizes[2]))
                     + (vl * larger(o.sizes[2], o.lanes) if o.by_taps else TURN_GROUPS * o.lanes * vl)) * sizeof(real)
     s.per_thread += o.bundle * sizeof(fc_run) if o.by_taps else fc_block_bytes(&o.grid)
@@ -182,9 +184,9 @@ cdef void make_block(fc_block *block, Outer *o, Side *s, ix id, char *memory) no
     fc_block_make(block, &o.grid, id, s.staged, s.sizes[0], s.sizes[1], s.strides[0], s.strides[1], s.strides[2])
 
 
-cdef void tabulate_stretches(Outer *o, ix part, ix id, char *memory, ix itemsize) noexcept nogil:
+cdef void tabulate_stretches(Outer *o, ix block_slot, ix id, char *memory, ix itemsize) noexcept nogil:
     """Where the pixels of block `id` lie in A and in B."""
-    cdef fc_stretch *s = o.stretch + part * o.stretches
+    cdef fc_stretch *s = o.stretch + block_slot * o.stretches
     cdef fc_block block
     cdef fc_run run
     cdef ix i, r, v, n = 0, pixel = 0, vl = o.grid.vl, bands = o.grid.samples * o.grid.od * o.bands.bands * o.bands.pieces
@@ -197,7 +199,7 @@ cdef void tabulate_stretches(Outer *o, ix part, ix id, char *memory, ix itemsize
                     s[n].a = (run.n * o.dy.n + run.od * o.dy.d + (run.oh + r) * o.dy.h + run.q * o.dy.w) // itemsize
                 pixel += run.width
                 n += 1
-        o.stretch_count[part] = n
+        o.stretch_count[block_slot] = n
         return
     make_block(&block, o, o.a, id, memory)
     for v in range(block.vectors):
@@ -211,7 +213,7 @@ cdef void tabulate_stretches(Outer *o, ix part, ix id, char *memory, ix itemsize
             else:
                 s[n].a, s[n].b, s[n].len = block.in_[i].at, v * vl + block.in_[i].lane, block.in_[i].len
                 n += 1
-    o.stretch_count[part] = n
+    o.stretch_count[block_slot] = n
 
 
 cdef void turn_patches(real *turned, ix span, real *patches, real *strip, Side *s, ix channel, const fc_grid *grid, const fc_block *block, ix first, ix last,
@@ -269,9 +271,9 @@ cdef void copy_bands(real *rows, Outer *o, char *memory, ix id, ix channel, ix c
 cdef void turn_task(real *tag, Outer *o, Phase *f, char *memory, ix task) noexcept nogil:
     """Turn TURN_GROUPS vectors of rows of B, or copy as many of A, of one block for one group."""
     cdef ix vl = vector_lanes(tag), b_tasks = ceil_div(o.b_groups, TURN_GROUPS), first, last, v
-    cdef ix part = task // (f.groups * f.turns), slot = task // f.turns % f.groups, id = f.id + part, group = f.group + slot
-    cdef real *A = <real *> o.A + (part * o.batch + slot) * o.a_groups * o.a_span
-    cdef real *B = <real *> o.B + (part * o.batch + slot) * o.b_groups * o.b_span
+    cdef ix at = task // (f.groups * f.turns), slot = task // f.turns % f.groups, id = f.id + at, group = f.group + slot
+    cdef real *A = <real *> o.A + (at * o.batch + slot) * o.a_groups * o.a_span
+    cdef real *B = <real *> o.B + (at * o.batch + slot) * o.b_groups * o.b_span
     cdef real *strip = <real *> memory
     cdef real *patches = strip + padded(larger(o.sizes[2], o.dy_sizes[2]))
     cdef fc_block block
@@ -295,18 +297,14 @@ cdef void turn_task(real *tag, Outer *o, Phase *f, char *memory, ix task) noexce
                      v * vl, smaller(v * vl + vl, o.a.rows), 0)
 
 
-cdef void multiply_task(real *sums, Outer *o, Phase *f, ix task) noexcept nogil:
-    """Some vectors of B by some panels of rows of A, of one part."""
-    cdef ix mr = tile_mr(sums), vl = vector_lanes(sums), j, i, v, nv, rows, row, panels = ceil_div(o.a.rows, mr)
-    cdef ix part = task // (f.groups * f.chunks * f.splits), slot = task // (f.chunks * f.splits) % f.groups, group = f.group + slot
-    cdef ix first = task // f.splits % f.chunks * o.chunk, last = smaller(o.b_vectors, first + o.chunk)
-    cdef ix panel = task % f.splits * panels // f.splits, last_panel = (task % f.splits + 1) * panels // f.splits
-    cdef int accumulate = f.id > 0
-    cdef ix at[8]
-    cdef const real *base = <const real *> o.A + (part * o.batch + slot) * o.a_groups * o.a_span
+cdef void multiply_block(real *sums, Outer *o, ix at, ix slot, ix group, ix first, ix last, ix panel, ix last_panel, int accumulate) noexcept nogil:
+    """Vectors [first, last) of B by some panels of rows of A, of the at-th block of a phase."""
+    cdef ix mr = tile_mr(sums), vl = vector_lanes(sums), j, i, v, nv, rows, row
+    cdef ix offset[8]
+    cdef const fc_stretch *stretch = o.stretch + at * o.stretches
+    cdef const real *base = <const real *> o.A + (at * o.batch + slot) * o.a_groups * o.a_span
     cdef const real *A
-    cdef const real *B = <const real *> o.B + (part * o.batch + slot) * o.b_groups * o.b_span
-    cdef real *C = sums + part * f.sums + group * o.a.rows * o.ldc
+    cdef const real *B = <const real *> o.B + (at * o.batch + slot) * o.b_groups * o.b_span
     if o.in_place:
         base = <const real *> (o.a.source.data + group * o.a.channels * o.a.source.c)
     while panel < last_panel:
@@ -318,13 +316,24 @@ cdef void multiply_task(real *sums, Outer *o, Phase *f, ix task) noexcept nogil:
             nv = tile_width_f32(last - j) if real is float else tile_width_f64(last - j)
             for i in range(nv):
                 v = j + i
-                at[i] = v // o.taps * o.b_span + o.tap_offset[v % o.taps] * vl if o.by_taps else v * o.b_span
+                offset[i] = v // o.taps * o.b_span + o.tap_offset[v % o.taps] * vl if o.by_taps else v * o.b_span
             if real is float:
-                stretch_f32(rows, nv, o.stretch + part * o.stretches, o.stretch_count[part], A, o.a_row, B, at, C + row * o.ldc + j * vl, o.ldc, accumulate)
+                stretch_f32(rows, nv, stretch, o.stretch_count[at], A, o.a_row, B, offset, sums + row * o.ldc + j * vl, o.ldc, accumulate)
             else:
-                stretch_f64(rows, nv, o.stretch + part * o.stretches, o.stretch_count[part], A, o.a_row, B, at, C + row * o.ldc + j * vl, o.ldc, accumulate)
+                stretch_f64(rows, nv, stretch, o.stretch_count[at], A, o.a_row, B, offset, sums + row * o.ldc + j * vl, o.ldc, accumulate)
             j += nv
         panel += 1
+
+
+cdef void multiply_task(real *sums, Outer *o, Phase *f, ix task) noexcept nogil:
+    """Some vectors of B by some panels of rows of A, of all blocks of one part."""
+    cdef ix panels = ceil_div(o.a.rows, tile_mr(sums)), at = task // (f.groups * f.chunks * f.splits), slot = task // (f.chunks * f.splits) % f.groups
+    cdef ix group = f.group + slot, first = task // f.splits % f.chunks * o.chunk, last = smaller(o.b_vectors, first + o.chunk)
+    sums += at * f.sums + group * o.a.rows * o.ldc
+    while at < f.blocks:
+        multiply_block(sums, o, at, slot, group, first, last, task % f.splits * panels // f.splits, (task % f.splits + 1) * panels // f.splits,
+                       f.id + at >= o.parts)
+        at += o.parts
 
 
 cdef void finish_rows(real *dweight, real *sums, Outer *o, ix size, ix task) noexcept nogil:
@@ -369,11 +378,11 @@ cdef void finish_rows(real *dweight, real *sums, Outer *o, ix size, ix task) noe
 
 
 cdef void run_phase(real *sums, Outer *o, Phase *f, char *memory, size_t per_thread, int threads) noexcept nogil:
-    cdef ix task, turns = f.parts * f.groups * f.turns, tasks = f.parts * f.groups * f.chunks
+    cdef ix task, turns = f.blocks * f.groups * f.turns, tasks = smaller(o.parts, f.blocks) * f.groups * f.chunks
     # Rows are dealt so that every thread has something to do: a task fetches its vectors of B anew.
     f.splits = smaller(ceil_div(o.a.rows, tile_mr(sums)), ceil_div(4 * threads if threads > 1 else 1, tasks))
     tasks *= f.splits
-    for task in range(f.parts):
+    for task in range(f.blocks):
         tabulate_stretches(o, task, f.id + task, memory, sizeof(real))
     if threads == 1:
         for task in range(turns):
@@ -404,15 +413,16 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
     if 2.0 * pixels * o.groups * o.rows * o.columns < SERIAL_FLOPS:
         threads = 1
     o.parts = smaller(o.parts, o.blocks)
+    o.depth = smaller(o.depth, ceil_div(o.blocks, o.parts))
     direct = o.parts == 1 and not o.by_taps and o.b == &o.x_side and o.columns == o.ldc
     memory = <char *> take_scratch(s.block + s.tables + s.sums * (0 if direct else o.parts) + threads * s.per_thread + 64)
     o.A = memory
-    o.B = o.A + o.parts * o.batch * o.a_groups * o.a_span * sizeof(real)
+    o.B = o.A + o.parts * o.depth * o.batch * o.a_groups * o.a_span * sizeof(real)
     tables = memory + s.block
     o.stretch = <fc_stretch *> tables
-    o.stretch_count = <ix *> (tables + padded(o.parts * o.stretches) * sizeof(fc_stretch))
+    o.stretch_count = <ix *> (tables + padded(o.parts * o.depth * o.stretches) * sizeof(fc_stretch))
     if not o.b.staged:
-        o.b.row_offset = o.stretch_count + padded(o.parts)
+        o.b.row_offset = o.stretch_count + padded(o.parts * o.depth)
         tabulate_rows(o.b.row_offset, o.b.channels, o.b.taps, o.b.source.c // <ix> sizeof(real), o.b.tap_offset)
     rest = tables + s.tables
     sums = dweight if direct else <real *> (rest + threads * s.per_thread)
@@ -424,9 +434,9 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
         f.groups = smaller(o.batch, o.groups - f.group)
         f.id = 0
         while f.id < o.blocks:
-            f.parts = smaller(o.parts, o.blocks - f.id)
+            f.blocks = smaller(o.parts * o.depth, o.blocks - f.id)
             run_phase(sums, o, &f, rest, s.per_thread, threads)
-            f.id += f.parts
+            f.id += f.blocks
         f.group += f.groups
     tasks = 0 if direct else o.groups * ceil_div(o.rows, vector_lanes(dweight))
     if threads == 1:
