@@ -102,6 +102,8 @@ def _packed(problem, direction, samples):
         "panel": depth * _ceil(s.rows, PANEL) * vectors,
         "pack": depth * vectors,
         "pack line": depth * samples * s.lines,
+        "stage phase": staged * (s.phases > 1) * s.source[0] * (s.source[1] / s.lanes + 1),
+        "pack phase": depth * vectors * (s.phases > 1),
         "stage": staged * s.source[0] * (s.source[1] / s.lanes + 1),
         "stage split": staged * s.source[0] * s.source[1] * (s.split > 1),
         "store": results * vectors * _ceil(s.reduction, s.phases * PIECE),
@@ -176,7 +178,8 @@ def _direct(problem, direction, samples):
     is_flat = by_pixels and 1.15 * flat < aligned
     vectors = flat if is_flat else aligned
     depth, results = samples * s.groups * s.reduction, samples * s.groups * s.phases
-    staged = samples * s.groups * s.channels * s.read * (s.source[0] + s.reach[1])
+    strips = samples * s.groups * s.channels * s.read
+    staged = strips * (s.source[0] + s.reach[1])
     return {
         "line": by_lines * depth * s.rows * aligned,
         "brush": by_filters * depth * brushes * s.lines * brush_width,
@@ -185,6 +188,7 @@ def _direct(problem, direction, samples):
         "panel": by_pixels * depth * _ceil(s.rows, PANEL) * vectors,
         "store": (not by_filters) * results * s.rows * vectors,
         "put": (is_flat or (s.width < s.lanes and not by_filters)) * results * s.rows * s.lines,
+        "stage phase": staged * (s.phases > 1) * (s.source[1] / s.lanes + 1),
         "stage": staged * (s.source[1] / s.lanes + 1),
         "stage split": staged * s.source[1] * (s.split > 1),
         "strew": results * s.rows * s.lines * s.width * (s.strewn > 1),
