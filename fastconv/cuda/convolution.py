@@ -283,7 +283,7 @@ def in_chunks(build, sums, dtype, copied):
     """
     width = BYTES[dtype]
     for s in sums:
-        if not copied(s):
+        if not s.images or not copied(s):
             yield s
             continue
         w = s.phases[0][2]
