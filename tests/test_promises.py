@@ -85,7 +85,7 @@ CONVOLUTIONS = (  # big enough for several threads; blocks, groups, phases, long
     Convolution(2, (2, 32, 40, 40), (32, 1, 3, 3), padding=1, groups=32, bias=False),
     Convolution(2, (1, 70, 20, 21), (50, 70, 3, 3), padding=((0, 2), (1, 0)), padding_mode="reflect"),
     Convolution(2, (24, 16, 9, 9), (16, 16, 4, 4)),
-    Convolution(2, (4, 6, 60, 61), (10, 6, 3, 3), padding=1),
+    Convolution(2, (8, 6, 60, 61), (10, 6, 3, 3), padding=1),
     Convolution(2, (4, 20, 60, 61), (6, 20, 3, 3), padding=1, bias=False),
     Convolution(2, (2, 500, 9, 8), (9, 500, 3, 3), padding=1),
     Convolution(1, (3, 16, 1500), (24, 16, 4), dilation=3, activation="tanh"),

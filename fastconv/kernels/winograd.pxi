@@ -45,7 +45,7 @@ cdef enum:
     OUTER_TASK = 32                   # rows of the products of the gradient of the weights that one task takes
     CHAINS = 8                        # partial sums of the gradient of the weights, at most; a thread computes one from the input to its products
     CHAIN_BYTES = 16 * 1024 * 1024    # all of them
-    CHAIN_TILES = 64                  # fewer are not worth a sum of their own
+    CHAIN_TILES = 96                  # so many for every pair of chains, or they cost more than they bring: what is added up at the end is read from memory
     WINO_PACK = 32                    # channels of packed weights transformed at a time
 
 
@@ -428,6 +428,7 @@ cdef struct WinogradOuter:
     ix block, columns, task_rows, row_blocks, u_plane
     ix chains, sums           # partial sums, and the elements of one
     ix own                    # elements of a thread's scratch, behind which its operands may lie
+    ix count                  # tiles of a block, at most `block`: blocks are of nearly the same size
 
 
 cdef ix deal_rows(WinogradOuter *w, ix rows) noexcept nogil:
@@ -572,7 +573,7 @@ cdef void winograd_chain(real *dU, WinogradOuter *w, ix g, ix first, ix last, re
     cdef real *A = scratch + w.own
     cdef real *B = A + w.points * w.a.plane
     while p < last:
-        count = smaller(last - p, w.block)
+        count = smaller(last - p, w.count)
         for task in range(w.a.vectors):
             winograd_operand(A, &w.a, w, not w.turned, g, task, p, p + count, scratch)
         for task in range(w.columns // vl):
@@ -610,10 +611,11 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
     A = <real *> scratch + w.own if 1 < threads <= w.chains else dU + w.chains * w.sums
     B = A + w.points * w.a.plane
     chains = w.chains
-    while chains > 1 and tiles < chains * CHAIN_TILES:
+    while chains > 1 and tiles < chains * chains * CHAIN_TILES:
         chains //= 2
     length = ceil_div(ceil_div(tiles, chains), vl) * vl
     chains = ceil_div(tiles, length)
+    w.count = ceil_div(ceil_div(length, ceil_div(length, w.block)), vl) * vl
     if not w.turned:
         rows = OUTER_TASK
         while rows > tile_mr(dweight) and ceil_div(w.a.channels, rows) < 2 * threads:
@@ -628,7 +630,7 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
             for chain in range(chains):
                 first, last = chain * length, smaller((chain + 1) * length, tiles)
                 while first < last:
-                    count = smaller(last - first, w.block)
+                    count = smaller(last - first, w.count)
                     for task in prange(w.a.vectors + w.columns // vl, num_threads=threads, schedule="dynamic"):
                         if task < w.a.vectors:
                             winograd_operand(A, &w.a, w, not w.turned, g, task, first, first + count, <real *> (scratch + threadid() * per_thread))
