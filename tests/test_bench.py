@@ -536,6 +536,16 @@ def test_random_shapes_are_reproducible_valid_and_in_no_list():
     assert all(problems.parse(name).name == name for name in shapes)
 
 
+def implicit_is_chosen(monkeypatch):
+    """What "auto" stands for in the plans that the sweep makes."""
+    real_plan = sweep._plan
+
+    def plan(problem, direction, algorithm, batch=None):
+        return real_plan(problem, direction, "implicit_gemm" if algorithm == "auto" else algorithm, batch)
+
+    monkeypatch.setattr(sweep, "_plan", plan)
+
+
 def test_regret_is_the_time_lost_to_the_best_that_may_be_chosen(monkeypatch):
     def run(chosen, names, directions, **settings):
         # im2col is the fastest, but its scratch grows with the batch
@@ -546,11 +556,7 @@ def test_regret_is_the_time_lost_to_the_best_that_may_be_chosen(monkeypatch):
             result["problem"] = result["label"]
         return part
 
-    def plan(problem, direction, algorithm, batch=None):
-        return real_plan(problem, direction, "implicit_gemm" if algorithm == "auto" else algorithm, batch)
-
-    real_plan = sweep._plan
-    monkeypatch.setattr(sweep, "_plan", plan)
+    implicit_is_chosen(monkeypatch)
     monkeypatch.setattr(sweep, "run", run)
     found = sweep.regret(3, 0, ("forward",))
     assert [row["chosen"] for row in found["results"]] == ["implicit_gemm"] * 3 and found["worst"] == 0
@@ -575,11 +581,7 @@ def test_only_what_is_slower_a_second_and_longer_time_is_regretted(monkeypatch):
             result["problem"] = result["label"]
         return part
 
-    def plan(problem, direction, algorithm, batch=None):
-        return real_plan(problem, direction, "implicit_gemm" if algorithm == "auto" else algorithm, batch)
-
-    real_plan = sweep._plan
-    monkeypatch.setattr(sweep, "_plan", plan)
+    implicit_is_chosen(monkeypatch)
     monkeypatch.setattr(sweep, "_bounded", lambda problem, direction, algorithm: True)
     monkeypatch.setattr(sweep, "run", run)
     found = sweep.regret(4, 0, ("forward",), seconds=0.1)

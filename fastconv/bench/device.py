@@ -136,17 +136,7 @@ class _Stage:
         """The cell of one problem and direction: a result per implementation."""
         cell, file = [], expected_file(expected(problem, direction), self.folder)
         for name in names:
-            result = {
-                "problem": problem.name,
-                "label": problem.label,
-                "group": problem.group,
-                "family": problem.family,
-                "dtype": problem.dtype.name,
-                "direction": direction,
-                "implementation": name,
-                "flops": problem.flops(direction),
-                "bytes": problem.traffic(direction),
-            }
+            result = {**problem.facts(direction), "implementation": name}
             cell.append(result)
             what = {"do": "measure", "problem": problem.name, "direction": direction, "expected": file}
             ours = name in peers.OURS

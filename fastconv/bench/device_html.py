@@ -3,7 +3,7 @@
 from html import escape
 
 from . import gains, svg
-from .page_parts import legend, milliseconds, spread_cell, table_of, threads_text, title_of
+from .page_parts import legend, milliseconds, spread_cell, table_of, threads_text, time_cell, title_of
 from .prose import CROSSINGS, DEVICE_GLOSSARY, DEVICE_TEXTS, DIRECTIONS, SECTIONS
 
 KINDS = {"warm": "arrays stay on the GPU", "transfers": "arrays come from the processor and go back"}
@@ -228,13 +228,10 @@ def _row(own, here, counts):
 
 
 def _other(result):
+    told = ""
     if "best" in result:
-        tip = f"with transfers {milliseconds(result['transfers_best'])}, error {result['error_max']:.1e}"
-        return f'<span title="{escape(tip)}">{milliseconds(result["best"])}</span>'
-    for word in ("wrong", "failed"):
-        if word in result:
-            return f'<span title="{escape(result[word])}">{word}</span>'
-    return f'<span title="{escape(result.get("refused", ""))}">-</span>'
+        told = f"with transfers {milliseconds(result['transfers_best'])}, error {result['error_max']:.1e}"
+    return time_cell(result, told)
 
 
 def _words(report):

@@ -3,7 +3,7 @@
 from html import escape
 
 from . import device_html, svg
-from .page_parts import mark, milliseconds, ratio, spread_cell, table_of, threads_text, title_of
+from .page_parts import mark, milliseconds, ratio, spread_cell, table_of, threads_text, time_cell, title_of
 from .prose import ALLOCATORS, AXES, DIRECTIONS, GLOSSARY, METHOD, SECTIONS, TEXTS
 from .report import (
     COLUMNS,
@@ -345,17 +345,14 @@ def _own_cells(report, own):
 def _time_cell(result):
     if not result:
         return "-"
+    told = []
     if "best" in result:
-        told = [f"median {milliseconds(result['median'])}"]
-        if "error_max" in result:
-            told.append(f"error {result['error_max']:.1e}")
-        if result.get("peak_bytes") is not None:
-            told.append(f"memory {result['peak_bytes'] / 1e6:.1f} MB")
-        return f'<span title="{escape(", ".join(told))}">{milliseconds(result["best"])}</span>'
-    for word in ("wrong", "failed"):
-        if word in result:
-            return f'<span title="{escape(result[word])}">{word}</span>'
-    return f'<span title="{escape(result.get("refused", ""))}">-</span>'
+        told.append(f"median {milliseconds(result['median'])}")
+    if "error_max" in result:
+        told.append(f"error {result['error_max']:.1e}")
+    if result.get("peak_bytes") is not None:
+        told.append(f"memory {result['peak_bytes'] / 1e6:.1f} MB")
+    return time_cell(result, ", ".join(told))
 
 
 def _method(report):

@@ -51,3 +51,13 @@ def spread_cell(spread):
 def ratio(value):
     """2.05x, 0.012x, 341x."""
     return f"{value:.2f}x" if 0.1 <= value < 100 else f"{value:.2g}x" if value < 0.1 else f"{value:.0f}x"
+
+
+def time_cell(result, told):
+    """The best time with `told` for who points at it, or why there is none."""
+    if "best" in result:
+        return f'<span title="{escape(told)}">{milliseconds(result["best"])}</span>'
+    for word in ("wrong", "failed"):
+        if word in result:
+            return f'<span title="{escape(result[word])}">{word}</span>'
+    return f'<span title="{escape(result.get("refused", ""))}">-</span>'

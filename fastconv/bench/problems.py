@@ -53,6 +53,19 @@ class Problem:
         """Multiplications and additions of the direct sum; 0 where the operation is bound by memory."""
         return 0
 
+    def facts(self, direction):
+        """What a report says of a direction, whoever computes it."""
+        return {
+            "problem": self.name,
+            "label": self.label,
+            "group": self.group,
+            "family": self.family,
+            "dtype": self.dtype.name,
+            "direction": direction,
+            "flops": self.flops(direction),
+            "bytes": self.traffic(direction),
+        }
+
     def traffic(self, direction):
         """Bytes that must move at least: every input read once, every result written once."""
         raise NotImplementedError

@@ -168,17 +168,10 @@ class _Stage:
         cell, ready = [], {}
         for name in names:
             result = {
-                "problem": problem.name,
-                "label": problem.label,
-                "group": problem.group,
-                "family": problem.family,
-                "dtype": problem.dtype.name,
-                "direction": direction,
+                **problem.facts(direction),
                 "threads": threads,
                 "allocator": allocator,
                 "implementation": name,
-                "flops": problem.flops(direction),
-                "bytes": problem.traffic(direction),
                 **least(problem, direction),
             }
             cell.append(result)

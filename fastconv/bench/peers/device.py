@@ -15,7 +15,7 @@ import fastconv
 from ..._errors import DeviceError
 from .. import networks
 from ..problems import hidden
-from .base import Implementation, Refused
+from .base import Implementation, Refused, elementwise
 from .ours import Fastconv
 from .pytorch import Torch, images_only
 
@@ -247,20 +247,7 @@ class CuPy(OnDevice):
         return lambda: (dy @ weight, dy.T @ x, dy.sum(axis=0))
 
     def activation(self, problem, direction, x, dy):
-        cupy = self.cupy
-        forward = {
-            "relu": lambda: cupy.maximum(x, 0),
-            "sigmoid": lambda: 1 / (1 + cupy.exp(-x)),
-            "tanh": lambda: cupy.tanh(x),
-        }.get(problem.op)
-        if direction == "forward" or forward is None:
-            return forward
-        y = forward()
-        return {
-            "relu": lambda: dy * (y > 0),
-            "sigmoid": lambda: dy * y * (1 - y),
-            "tanh": lambda: dy * (1 - y * y),
-        }[problem.op]
+        return elementwise(self.cupy, problem, direction, x, dy)
 
 
 PRECISIONS = ("fast", "strict", "tf32")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .base import Implementation, Refused
+from .base import Implementation, Refused, elementwise
 
 PAD = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 COLUMNS_MOST = 2 << 30  # bytes of patches, which im2col holds for the whole batch
@@ -113,21 +113,12 @@ class NumPy(Implementation):
             e = np.exp(x - x.max(axis=-1, keepdims=True))
             return e / e.sum(axis=-1, keepdims=True)
 
-        forward = {
-            "relu": lambda: np.maximum(x, 0),
-            "sigmoid": lambda: 1 / (1 + np.exp(-x)),
-            "tanh": lambda: np.tanh(x),
-            "softmax": softmax,
-        }.get(problem.op)
-        if direction == "forward" or forward is None:
-            return forward
-        y = forward()
-        return {
-            "relu": lambda: dy * (y > 0),
-            "sigmoid": lambda: dy * y * (1 - y),
-            "tanh": lambda: dy * (1 - y * y),
-            "softmax": lambda: y * (dy - (dy * y).sum(axis=-1, keepdims=True)),
-        }[problem.op]
+        if problem.op != "softmax":
+            return elementwise(np, problem, direction, x, dy)
+        if direction == "forward":
+            return softmax
+        y = softmax()
+        return lambda: y * (dy - (dy * y).sum(axis=-1, keepdims=True))
 
     def loss(self, problem, direction, x, target):
         if problem.op != "softmax_cross_entropy":
