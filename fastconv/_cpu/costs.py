@@ -17,10 +17,8 @@ VECTOR = 64  # bytes
 PANEL = 8  # rows of a register tile
 INNER_PANEL = 4  # rows of the tile of pixels that direct.h sums for the gradient of the weights
 PIECE = 256  # products of a sum that are added up in registers (correlate.pxi)
-TURNED, TURNED_PATCHES = (
-    8,
-    16,
-)  # turning a vector for the gradient of the weights, in vectors multiplied (outer.pxi)
+TURNED = 8  # turning a vector for the gradient of the weights, in vectors multiplied (outer.pxi): of strips,
+TURNED_PATCHES = 16  # of patches
 SUMMED = 512  # pixels of it that are, unless a block of them takes more than
 OUTER_BLOCK = 4 * 1024 * 1024  # bytes
 BAND = 32 * 1024  # bytes of strips that are staged together (direct.pxi), of eight rows at least
