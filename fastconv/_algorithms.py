@@ -1,7 +1,7 @@
-"""Algorithms as a table: fastest first, refusal is a value. Every compiled backend has such tables.
+"""Algorithms as a table, refusal as a value. Every compiled backend has such tables.
 
 An algorithm looks at the problem of one sample (never at N, the thread count or strides, which must not
-change a bit of the result) and accepts it or says why not. ``"auto"`` takes the first that accepts; a named
+change a bit of the result) and accepts it or says why not. ``"auto"`` takes the first that suits; a named
 one runs or raises `UnsupportedError` with its reason.
 """
 
@@ -61,7 +61,7 @@ class Tables:
         return None
 
     def algorithms(self, direction):
-        """Names of the algorithms of an operation, fastest first."""
+        """Names of the algorithms of an operation, in the order of their table."""
         name = self.direction_of(direction)
         return tuple(a.name for a in self._tables[name]) if name else ("direct",)
 

@@ -9,7 +9,7 @@ TABLES = Tables(lambda: isa.active())
 
 
 def algorithms(direction):
-    """Names of the algorithms of an operation, fastest first."""
+    """Names of the algorithms of an operation, in the order of their table."""
     return TABLES.algorithms(direction)
 
 

@@ -28,7 +28,7 @@ OPERATIONS = (
 
 
 def algorithms(op):
-    """The algorithms that can be named for an operation, in order of preference: a tuple of strings.
+    """The algorithms that can be named for an operation: a tuple of strings.
 
     op: the name of a public operation, such as "conv2d" or "max_pool2d". The directions of a convolution are
     separate: "conv2d", "conv2d_backward_input", "conv2d_backward_weight"; "conv2d_backward" gives those that
@@ -54,7 +54,7 @@ def plan(op, *args, **kwargs):
     arguments are not looked at. The other arguments are those of the forward call, ``(x, weight, bias=None,
     stride=1, ...)`` with ``algorithm=``; instead of arrays, objects with `shape` and `dtype` will do.
 
-    Returns an object with `algorithm` (the name), `refused` (name -> reason, of those preferred to it),
+    Returns an object with `algorithm` (the name), `refused` (name -> why not, of the others),
     `flops` (of the direct sum) and `scratch_bytes` (memory needed besides arguments and result).
 
     Raises what the call would raise.
