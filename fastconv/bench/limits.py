@@ -1,8 +1,8 @@
 """The best time attainable: what no kernel of this package could beat here. A model, measured ceilings.
 
-A call takes at least as long as the longest of three: its arithmetic at the measured rate of multiply-adds,
-the bytes of its arguments and results at the measured rate of copying arrays of that size, and the shortest
-call. The arithmetic is the least of what the families of algorithms need that fastconv has and its error
+A call takes at least as long as the longest of three: its arithmetic at the measured rate of multiply-adds
+(Winograd's products at that of the register tile, which multiplies them), the bytes of its arguments and
+results at the measured rate of copying arrays of that size, and the shortest call. The arithmetic is the least of what the families of algorithms need that fastconv has and its error
 bound admits: the direct sum, and in float32 Winograd with tiles of 6 or 8 points. So this is a bound for
 these algorithms, not for all that may be found; and nothing reaches it quite, since operands must also be
 loaded.
@@ -33,19 +33,22 @@ def limit(result, ceiling):
     if not ceiling or "copies" not in ceiling or "least_flops" not in result:
         return None
     memory = result["bytes"] / (1e9 * copy_rate(ceiling["copies"], result["bytes"]))
-    arithmetic = result["least_flops"] / (1e9 * ceiling["fma_gflops"])
+    tile = result.get("least_tile_flops", 0)
+    arithmetic = (result["least_flops"] - tile) / (1e9 * ceiling["fma_gflops"])
+    arithmetic += tile and tile / (1e9 * ceiling["tile_gflops"])
     return max((arithmetic, result["least_by"]), (memory, "memory"), (ceiling["call_seconds"], "call"))
 
 
 def least(problem, direction):
-    """{"least_flops": two for every multiply-add of the family that needs fewest, "least_by": that family}.
+    """{"least_flops": two for every multiply-add of the family that needs fewest, "least_tile_flops": those
+    of them that the register tile does, "least_by": that family}.
 
     {} for what has no model: whole networks.
     """
     if problem.family == "network":
         return {}
-    count, family = multiply_adds(problem, direction)
-    return {"least_flops": 2 * count, "least_by": family}
+    count, products, family = multiply_adds(problem, direction)
+    return {"least_flops": 2 * count, "least_tile_flops": 2 * products, "least_by": family}
 
 
 def copy_rate(copies, traffic):
@@ -59,16 +62,18 @@ def copy_rate(copies, traffic):
 
 
 def multiply_adds(problem, direction):
-    """(count, family): the fewest that any family needs; of other operations than sums of products 0."""
+    """(count, tile's, family): the fewest that any family needs, and how many of them the register tile does,
+    of Winograd's; of other operations than sums of products 0."""
     if problem.family != "conv":
-        return problem.flops(direction) // 2, "direct sum"
+        return problem.flops(direction) // 2, 0, "direct sum"
     p, direction = problem.problem, TURNED[direction] if problem.transposed else direction
-    found = [(direct(p), "direct sum")]
+    found = [(direct(p), 0, "direct sum")]
     taps = phase_taps(p)[1]
     for algorithm in TABLES[TABLE[direction]]:
         if p.dtype.itemsize == 4 and algorithm.name in TILES and algorithm.accepts(p) is None:
             points = TILES[algorithm.name]
-            found.append((winograd_count(p, direction, points), f"Winograd F({points + 1 - taps},{taps})"))
+            products, transforms = winograd_count(p, direction, points)
+            found.append((products + transforms, products, f"Winograd F({points + 1 - taps},{taps})"))
     return min(found)
 
 
@@ -93,7 +98,7 @@ def _meetings(p, axis):
 
 
 def winograd_count(p, direction, points):
-    """Multiply-adds of Winograd with so many points a tile and axis: products and transforms.
+    """(products, transforms): multiply-adds of Winograd with so many points a tile and axis.
 
     A stride makes as many times the channels, one for each phase; a dilation makes maps of their own of the
     phases of the outputs. Tiles hang over the ends of maps. Rows that two tiles share are transformed once.
@@ -107,12 +112,12 @@ def winograd_count(p, direction, points):
     source, results = (filters, channels) if direction == "backward_input" else (channels, filters)
     # along rows: m new ones a tile and those that only the last tile of a map reads; then along columns
     rows = maps * (down * m + taps - 1) * across
-    count = tiles * points**2 * pairs + source * (rows + tiles * points) * to_points(points)
+    products, transforms = tiles * points**2 * pairs, source * (rows + tiles * points) * to_points(points)
     if direction == "backward_weight":
-        count += filters * tiles * (m + points) * outputs_to_points(points, m)
-        return count + pairs * (points + taps) * points_to_taps(points, taps)
-    count += results * tiles * (points + m) * to_outputs(points, m)
-    return count + pairs * (taps + points) * taps_to_points(points, taps)
+        transforms += filters * tiles * (m + points) * outputs_to_points(points, m)
+        return products, transforms + pairs * (points + taps) * points_to_taps(points, taps)
+    transforms += results * tiles * (points + m) * to_outputs(points, m)
+    return products, transforms + pairs * (taps + points) * taps_to_points(points, taps)
 
 
 # One-dimensional transforms, of points 0, pairs +-a, and infinity: what is even and what is odd in a pair is

@@ -83,8 +83,8 @@ algorithm ran.""",
     "of peak": "Share of the multiply-add rate that this processor reached in a loop on registers alone.",
     "limit": """The least time that fastconv's algorithms could take on this machine: the longest of the
 fewest multiply-adds that any of them needs (the plain sum or, in float32, Winograd's algorithm with tiles of
-6 or 8 points and its transforms) at the peak rate, the bytes of all arrays at the measured rate of copying
-as many, and the shortest call. It is a bound of the algorithms that are known here and whose rounding errors
+6 or 8 points, whose products count at the rate of the register tile alone) at the peak rate, the bytes of
+all arrays at the measured rate of copying as many, and the shortest call. It is a bound of the algorithms that are known here and whose rounding errors
 are admitted, not of all that may be found; no program reaches it quite, since numbers must also be fetched
 and brought into order.""",
     "names": """<code>conv2d:n8c64h56w56k64r3s3_st1p1d1g1_f32</code> is a 2-d convolution of 8 samples

@@ -41,6 +41,7 @@ results          list, one object for each problem, direction, threads, allocato
     least_flops, least_by            two for every multiply-add of the family of algorithms that needs fewest,
                                      transforms included, and that family: "direct sum" or "Winograd F(4,3)"
                                      (outputs and taps of a tile along an axis)
+    least_tile_flops                 those of them that the register tile does: Winograd's products
     best, median, runs               seconds per call, number of samples; absent where there was nothing to
                                      time
     error_max, error_rms             largest and root mean square error against float64, relative to the
@@ -98,8 +99,8 @@ summary          drawn from the results when the file is written, ignored when i
     all                              list: section, direction, threads, allocator, peer, mean, worst,
                                      worst_label, count
     limits                           list: problem, label, direction, threads, allocator, limit (seconds: the
-                                     longest of least_flops at fma_gflops, bytes at the rate of copying as
-                                     many, and call_seconds; a bound of the algorithms that fastconv has and
+                                     longest of least_flops at fma_gflops (least_tile_flops at tile_gflops),
+                                     bytes at the rate of copying as many, and call_seconds; a bound of the algorithms that fastconv has and
                                      its error bound admits), limit_by (least_by, "memory" or "call"), share
                                      (limit / fastconv's best time), ratio and at_limit (PyTorch NCHW's best
                                      time over fastconv's, and over the limit; null where it has none)
