@@ -100,10 +100,11 @@ summary          drawn from the results when the file is written, ignored when i
                                      worst_label, count
     limits                           list: problem, label, direction, threads, allocator, limit (seconds: the
                                      longest of least_flops at fma_gflops (least_tile_flops at tile_gflops),
-                                     bytes at the rate of copying as many, and call_seconds; a bound of the algorithms that fastconv has and
-                                     its error bound admits), limit_by (least_by, "memory" or "call"), share
-                                     (limit / fastconv's best time), ratio and at_limit (PyTorch NCHW's best
-                                     time over fastconv's, and over the limit; null where it has none)
+                                     bytes at the rate of copying as many, and call_seconds; a bound of the
+                                     algorithms that fastconv has and its error bound admits), limit_by
+                                     (least_by, "memory" or "call"), share (limit / fastconv's best time),
+                                     ratio and at_limit (PyTorch NCHW's best time over fastconv's, and over
+                                     the limit; null where it has none)
     device                           list: section, threads, warm, transfers: the CPU's best time over the
                                      device's
 """
