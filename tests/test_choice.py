@@ -25,7 +25,7 @@ def arrays(name):
 def test_every_algorithm_but_im2col_has_costs_of_steps_that_are_counted(table):
     direction, problem = choice.DIRECTIONS[table], parsed("conv2d:n2c6h9w9k6r3s3_st1p1d1g6_f32")
     priced = costs.COSTS[direction]
-    assert {a.name for a in TABLES[table]} - {"im2col"} == set(priced) == set(costs.COUNTS)
+    assert {a.name for a in TABLES[table]} - {"im2col"} == set(priced) <= set(costs.COUNTS)
     for name, prices in priced.items():
         counted = costs.count(direction, name, problem, 1)
         assert prices.keys() <= counted.keys() and all(price > 0 for price in prices.values())
@@ -41,6 +41,12 @@ def test_every_algorithm_but_im2col_has_costs_of_steps_that_are_counted(table):
         ("backward_input", "implicit_gemm", {"multiply": 90 * 3 * 25, "panel": 90 * 25, "weight": 90 * 3}),
         # 27 columns are 2 vectors, fewer than one of channels for each tap; 400 pixels are summed at once
         ("backward_weight", "implicit_gemm", {"multiply": 10 * 2 * 400, "update": 10 * 2, "turn": 0}),
+        # 8 points: 2 rows of tiles a sample; vectors run over the ends of rows of 12; 3 channels by 3 taps across
+        (
+            "backward_weight",
+            "winograd1d",
+            {"multiply": 4 * 8 * 10 * 9 * 2 * 0.75, "panel": 4 * 8 * 3 * 9 * 2 * 0.75, "output": 4 * 10 * 8 * 2},
+        ),
         # vectors run over the ends of 10 rows of 10 and 2 reached by taps: 7.5 of them
         ("forward", "direct", {"multiply": 27 * 10 * 4 * 7.5, "put": 4 * 10 * 10, "brush": 0, "line": 0}),
         # 3 x 3 tiles a sample are 36, in 3 vectors, at 36 points

@@ -12,7 +12,7 @@ import fastconv as fc
 from fastconv import testing
 from fastconv._cpu import isa
 from fastconv._problem import ConvProblem
-from fastconv.testing import winograd
+from fastconv.testing import winograd, winograd1d_weight
 from fastconv.testing.operations import Convolution, Transposed
 
 LEVELS = isa.levels()
@@ -76,6 +76,37 @@ def test_the_bound_on_winograd_is_made_of_its_algorithm(mode, tile, monkeypatch)
         testing.compare(winograd.backward_weight(dy, x, *how), dweight, rounding)
         if mode == "zeros":
             testing.compare(winograd.backward_input(dy, weight, None, *how), dx, rounding)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_the_bound_along_one_axis_is_made_of_its_algorithm(mode, monkeypatch):
+    monkeypatch.setattr(winograd, "transforms", winograd.matrices)
+    monkeypatch.setattr(testing.bounds, "bound", lambda magnitude, length, dtype: magnitude)
+    rng = np.random.default_rng(0)
+    for stride, kernel, padding, dilation in (
+        (1, (1, 2, 1), 0, 1), (1, 3, ((0, 1), (2, 1), (1, 1)), (2, 1, 3)), ((2, 1, 3), (2, 4, 3), 1, 1),
+        (1, (1, 5, 2), 1, 1), ((1, 2, 1), (1, 9, 1), (0, 3, 0), 1), (1, (1, 6, 1), 0, 1), ((1, 3, 2), (1, 19, 2), (0, 8, 0), 1),
+    ):  # fmt: skip
+        x, weight = rng.random((2, 4, 5, 18, 9)), rng.random((6, 2, *np.broadcast_to(kernel, 3)))
+        options = dict(stride=stride, padding=padding, dilation=dilation, groups=2, padding_mode=mode)
+        dy = rng.random(fc.reference.conv3d(x, weight, **options).shape)
+        dweight = fc.reference.conv3d_backward(dy, x, weight, **options)[1]
+        problem = ConvProblem.of(x, weight, **options, ndim=3, op="conv3d")
+        rounding = np.full(weight.shape, 1e-9)
+        testing.compare(winograd1d_weight.backward_weight(dy, x, problem, np.float64), dweight, rounding)
+
+
+@pytest.mark.parametrize("taps", range(2, 8))
+def test_a_wrong_tap_is_beyond_the_bound_along_one_axis(taps):
+    """Of a gradient that is 0.1 % wrong."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((2, 3, 20, 20)), np.zeros((4, 3, taps, 3))
+    dy = rng.standard_normal((2, 4, 21 - taps, 18))
+    problem = ConvProblem.of(x, weight, ndim=2, op="conv2d")
+    dweight = fc.reference.conv2d_backward(dy, x, weight)[1]
+    limit = winograd1d_weight.backward_weight(dy, x, problem, np.float32)
+    ones = np.abs(dweight).max() / 1000
+    assert (limit < ones).all()
 
 
 @pytest.mark.parametrize(("tile", "fault"), [(6, 0.001), (8, 0.005), (6, 1.0), (8, 1.0)])

@@ -11,7 +11,7 @@ from . import isa
 from .algorithms import TABLES, Algorithm, choose
 from .arrays import empty, plain
 from .choice import DIRECTIONS, suits
-from .views import TILES, phase_taps, pointwise
+from .views import TILES, line_points, phase_taps, pointwise
 
 
 @lru_cache(maxsize=4096)
@@ -282,16 +282,33 @@ def _winograd_scratch(direction, tile):
     )
 
 
+def _line_accepts(problem):
+    if line_points(problem) is None:
+        return "needs 2 to 7 taps along the height in every phase of the stride"
+    if problem.dilation[1] > 1:
+        return "needs no dilation along the height"
+    return None
+
+
+def _line_backward_weight(kernels, problem):
+    return _backward_weight("winograd1d_backward_weight", line_points(problem))(kernels, problem)
+
+
+def _line_weight_scratch(kernels, problem, threads):
+    return kernels.winograd1d_weight_scratch(problem.dtype.itemsize, _shape(kernels, problem), threads, line_points(problem))
+
+
 def _anything(problem):
     return None
 
 
-def _table(name, winograd, depthwise, direct, implicit, im2col):
-    """`winograd` is what it accepts and how it runs with a tile; `depthwise` and `direct` what they accept and how they run."""
+def _table(name, winograd, depthwise, direct, implicit, im2col, *more):
+    """`winograd` is what it accepts and how it runs with a tile; `depthwise` and `direct` what they accept and how they run; `more` are rows as they are."""
     direction = DIRECTIONS[name]
     accepts, run = winograd
     rows = (
         *((row, accepts(tile), run(tile), _winograd_scratch(direction, tile)) for row, tile in TILES.items()),
+        *more,
         ("depthwise", *depthwise, _depthwise_scratch(direction)),
         ("direct", *direct, _direct_scratch(direction)),
         ("implicit_gemm", _anything, implicit, _implicit_scratch(direction)),
@@ -323,4 +340,5 @@ _table(
     (_direct_accepts, _direct_backward_weight),
     _implicit_backward_weight,
     _im2col_backward_weight,
+    ("winograd1d", _line_accepts, _line_backward_weight, _line_weight_scratch),
 )

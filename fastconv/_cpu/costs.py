@@ -10,7 +10,7 @@ one thread and the longest vectors.
 import math
 
 from .step_costs import COSTS
-from .views import TILES, phase_taps, pointwise, winograd_tiles
+from .views import TILES, line_points, phase_taps, pointwise, winograd_tiles
 
 BATCH = 3  # samples over which what a call does once is spread
 VECTOR = 64  # bytes
@@ -23,8 +23,12 @@ SUMMED = 512  # pixels of it that are, unless a block of them takes more than
 OUTER_BLOCK = 4 * 1024 * 1024  # bytes
 BAND = 32 * 1024  # bytes of strips that are staged together (direct.pxi), of eight rows at least
 CACHE = 16 * 1024 * 1024  # bytes of x and y from which on they come from memory and go there
+LINE_VECTORS, LINE_BYTES = 64, 512 * 1024  # rows of points that are added up in registers (winograd1d_weight.pxi)
+LINE_SUMS = 16 * 1024 * 1024  # bytes of their partial sums
 ROLL_TAPS = 7  # rows of taps that depthwise.h keeps in registers
 SHEAF_PIXELS = 1024  # of planes that are taken as lanes
+PART_WORK = 50000  # vectors multiplied that a partial sum is worth
+TURN_DY = 30  # the same for a vector of dy (direct.pxi)
 TURN = 12  # vectors multiplied instead of turning round an output whose filters are lanes
 
 
@@ -202,13 +206,12 @@ def _direct_weight(p, samples):
         min(lines * _ceil(width, lanes), lines * (split * width + reach) / lanes),
         _ceil(rows, lanes),
     )
-    by_filters = 4 * brushes * lanes * lines * width < 5 * rows * vectors * lanes
+    by_filters = 4 * brushes * lines * width * (columns + TURN_DY) < 5 * rows * vectors * columns
     strip = p.C // p.groups * min(p.stride[1], p.kernel[1]) * (split * width + reach) * p.dtype.itemsize
     bands = p.out[0] * _ceil(p.out[1], max(PANEL, BAND // max(1, strip)))
     passes, staged = samples * p.groups, samples * p.C * p.size[0] * p.size[1]
-    sums = p.groups * min(
-        8, 1 << (15 // p.groups).bit_length()
-    )  # the kernel keeps a fixed number of partial ones
+    work = passes * rows * columns * lines * width / lanes
+    sums = p.groups * _fewer(min(8, 1 << (15 // p.groups).bit_length()), samples * bands, work)
     return {
         "brush": by_filters * passes * brushes * columns * lines * width,
         "turn": by_filters * passes * brushes * lines * width,
@@ -218,8 +221,42 @@ def _direct_weight(p, samples):
         "stage": staged * (p.size[2] / lanes + 1),
         "stage split": staged * p.size[2] * (split > 1),
         "stage rows": passes * rows * lines * (width / lanes + 1),
-        "clear": sums * brushes * lanes * (columns / lanes if by_filters else columns),
-        "fold": sums * rows * columns / (lanes if by_filters else 1),  # lanes of filters are only parted
+        "fold": sums * rows * columns / lanes,
+    }
+
+
+def _fewer(parts, pieces, work):
+    """Partial sums of so many vectors multiplied, of at most `parts` (direct.pxi)."""
+    while parts > 1 and (parts > max(pieces, 2) or parts * PART_WORK > work):
+        parts //= 2
+    return parts
+
+
+def _lines(p, direction, samples):
+    """winograd1d: tiles along the height alone; rows of points, their lanes neighbouring columns, are
+    multiplied like the rows of the direct sum."""
+    lanes, rows, channels = VECTOR // p.dtype.itemsize, p.K // p.groups, p.C // p.groups
+    points, phases, taps = line_points(p), min(p.stride[1], p.kernel[1]), phase_taps(p)[1]
+    sources, width = channels * p.kernel[0] * phases, p.out[2]
+    columns, reach = sources * p.kernel[2], (p.kernel[2] - 1) * p.dilation[2]
+    lines, row = p.out[0] * _ceil(p.out[1], points + 1 - taps), p.stride[2] * width + reach
+    across = min(_ceil(width, lanes), row / lanes)
+    most = max(1, min(LINE_VECTORS // _ceil(width, lanes), LINE_BYTES // (sources * points * row * 4)))
+    passes = samples * p.groups
+    sums = p.groups * points * rows * columns
+    parts, blocks = 1, _ceil(samples * lines, most)
+    while parts < 8 and parts * p.groups < 16 and 2 * parts * sums * p.dtype.itemsize <= LINE_SUMS:
+        parts *= 2
+    parts = _fewer(parts, blocks, passes * points * rows * columns * lines * across)
+    return {
+        "multiply": passes * points * rows * columns * lines * across,
+        "panel": passes * points * _ceil(rows, INNER_PANEL) * columns * lines * across,
+        "update": sums * max(parts, blocks),
+        "output": passes * rows * points * lines * _ceil(width, lanes),
+        "input": passes * sources * points * lines * (row / lanes + 1),
+        "stage": samples * p.C * p.size[0] * p.size[1] * (p.size[2] / lanes + 1),
+        "stage split": samples * p.C * math.prod(p.size) * (p.stride[2] > 1),
+        "weight": sums * parts,
     }
 
 
@@ -309,6 +346,7 @@ def _depthwise(p, direction, samples):
 
 COUNTS = {name: _winograd(tile) for name, tile in TILES.items()} | {
     "depthwise": _depthwise,
+    "winograd1d": _lines,
     "direct": _direct,
     "implicit_gemm": _packed,
 }

@@ -70,13 +70,17 @@ COSTS = {
             "multiply": 0.422, "panel": 0.0753, "input 4": 17.6, "input 5": 127, "output 5": 119,
             "stage": 0.543, "line": 40.7, "turn": 6.87, "weight": 2.17, "group": 5100, "call": 14900,
         },
+        "winograd1d": {
+            "multiply": 0.327, "update": 2.22, "output": 1.61, "input": 3.83, "stage split": 0.167,
+            "far": 2.6, "call": 12400,
+        },
         "depthwise": {
             "sheaf": 0.404, "turn": 1.75, "roll": 0.324, "comb": 0.467, "store": 3.89, "fold": 2.26,
             "weight": 0.485, "far": 5.83, "call": 8950,
         },
         "direct": {
-            "brush": 0.367, "turn": 0.059, "multiply": 0.125, "panel": 0.526, "stage": 4.1,
-            "stage rows": 2.88, "fold": 6.42, "far": 3.09, "call": 9710,
+            "brush": 0.328, "turn": 0.813, "multiply": 0.228, "panel": 0.307, "update": 1.64, "stage": 3.97,
+            "stage split": 0.111, "stage rows": 1.77, "fold": 14.6, "far": 2.64, "call": 9760,
         },
         "implicit_gemm": {
             "multiply": 0.263, "panel": 0.304, "turn": 0.424, "turn patches": 4.98, "stage": 4.75,

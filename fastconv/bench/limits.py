@@ -2,8 +2,9 @@
 
 A call takes at least as long as the longest of three: its arithmetic at the measured rate of multiply-adds
 (Winograd's products at that of the register tile, which multiplies them), the bytes of its arguments and
-results at the measured rate of copying arrays of that size, and the shortest call. The arithmetic is the least of what the families of algorithms need that fastconv has and its error
-bound admits: the direct sum, and in float32 Winograd with tiles of 6 or 8 points. So this is a bound for
+results at the measured rate of copying arrays of that size, and the shortest call. The arithmetic is the
+least of what the families of algorithms need that fastconv has and its error bound admits: the direct sum,
+and in float32 Winograd with tiles of 6 or 8 points an axis, or along one axis only. So this is a bound for
 these algorithms, not for all that may be found; and nothing reaches it quite, since operands must also be
 loaded.
 
@@ -14,13 +15,14 @@ axis. An addition or multiplication alone counts as one, since it takes an instr
 import math
 
 from .._cpu.algorithms import TABLES
-from .._cpu.views import TILES, phase_taps, winograd_tiles
+from .._cpu.views import TILES, line_points, phase_taps, winograd_tiles
 
 TABLE = {
     "forward": "conv",
     "backward_input": "conv_backward_input",
     "backward_weight": "conv_backward_weight",
 }
+ONE_AXIS = "winograd1d", "backward_weight"
 TURNED = {"forward": "backward_input", "backward_input": "forward", "backward_weight": "backward_weight"}
 
 
@@ -74,6 +76,10 @@ def multiply_adds(problem, direction):
             points = TILES[algorithm.name]
             products, transforms = winograd_count(p, direction, points)
             found.append((products + transforms, products, f"Winograd F({points + 1 - taps},{taps})"))
+        elif p.dtype.itemsize == 4 and (algorithm.name, direction) == ONE_AXIS and algorithm.accepts(p) is None:
+            products, transforms = line_count(p)
+            name = f"Winograd F({line_points(p) + 1 - taps},{taps}) along the height"
+            found.append((products + transforms, products, name))
     return min(found)
 
 
@@ -118,6 +124,19 @@ def winograd_count(p, direction, points):
         return products, transforms + pairs * (points + taps) * points_to_taps(points, taps)
     transforms += results * tiles * (points + m) * to_outputs(points, m)
     return products, transforms + pairs * (taps + points) * taps_to_points(points, taps)
+
+
+def line_count(p):
+    """The same of the gradient of the weights by Winograd along the height alone, other taps directly."""
+    taps, points, phases = phase_taps(p)[1], line_points(p), min(p.stride[1], p.kernel[1])
+    m = points + 1 - taps
+    lines, pairs = p.N * -(-p.out[1] // m), p.C * p.K // p.groups * phases
+    products = lines * points * pairs * _meetings(p, 0) * _meetings(p, 2)
+    # planes and columns of x that are read at all, each transformed once
+    read = [min(p.size[axis], p.out[axis] * p.kernel[axis]) for axis in (0, 2)]
+    transforms = p.C * phases * lines * math.prod(read) * to_points(points)
+    transforms += p.K * lines * p.out[0] * p.out[2] * outputs_to_points(points, m)
+    return products, transforms + pairs * p.kernel[0] * p.kernel[2] * points_to_taps(points, taps)
 
 
 # One-dimensional transforms, of points 0, pairs +-a, and infinity: what is even and what is odd in a pair is

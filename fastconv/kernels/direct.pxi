@@ -6,6 +6,9 @@
 cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_lines:
         ix at, taps, first
+    ctypedef struct fc_ahead:
+        const char **place
+        ix places, rows, row, span, calls, call
     ix lines_vectors_f32()
     ix lines_vectors_f64()
     void lines_f32(ix nv, const float *strip, const ix *start, ix pitch, const fc_lines *lines, ix count, const ix *weights, const ix *across, ix taps,
@@ -24,14 +27,14 @@ cdef extern from "native/kernels.h" nogil:
     void sheaf_out_f64(double *y, ix size, ix lanes, const double *pixel, ix pixels)
     void put_tile_f32(float *y, ix ldy, ix yw, const float *tile, ix ld, ix rows, ix count)
     void put_tile_f64(double *y, ix ldy, ix yw, const double *tile, ix ld, ix rows, ix count)
-    void inner_f32(ix rows, ix columns, ix n, const float *dy, ix dy_row, const float *strip, const ix *start, const ix *reach, float *sums)
-    void inner_f64(ix rows, ix columns, ix n, const double *dy, ix dy_row, const double *strip, const ix *start, const ix *reach, double *sums)
+    ix inner_calls_f32(ix rows, ix columns)
+    void inner_f32(ix rows, ix columns, ix n, const float *dy, ix dy_row, const float *strip, const ix *start, const ix *reach, float *sums, ix ld, fc_ahead *ahead)
+    ix inner_calls_f64(ix rows, ix columns)
+    void inner_f64(ix rows, ix columns, ix n, const double *dy, ix dy_row, const double *strip, const ix *start, const ix *reach, double *sums, ix ld, fc_ahead *ahead)
     void stroke_f32(ix groups, ix columns, ix lines, ix width, const float *dy, ix group, const float *strip, ix pitch, const ix *reach, float *sums)
     void stroke_f64(ix groups, ix columns, ix lines, ix width, const double *dy, ix group, const double *strip, ix pitch, const ix *reach, double *sums)
     void part_filters_f32(float *dst, const float *sums, ix rows, ix columns)
     void part_filters_f64(double *dst, const double *sums, ix rows, ix columns)
-    void fold_lanes_f32(float *dst, const float *sums, ix count)
-    void fold_lanes_f64(double *dst, const double *sums, ix count)
 
 cdef enum:
     LINES = 4                  # rows of outputs in a tile of one filter
@@ -39,6 +42,8 @@ cdef enum:
     DIRECT_WIDTH = 1024        # longest piece of a row
     DIRECT_ROWS = 8            # a band has at least so many rows: each band stages the taps' overhang again
     INNER_ROWS = 32            # rows of dy staged at once: one or more whole vectors
+    PART_WORK = 50000          # multiplications of vectors, at least, for every partial sum of the gradient of the weights beside the first
+    TURN_DY = 30               # multiplications of vectors that a vector of dy costs which is turned round, with the wait for it
     BRUSH_PIXELS = 128         # outputs of VL filters held at once, or a row
     BRUSH_TURN = 12            # multiplications of vectors that turning an output of VL filters round costs
     FLAT_PIXELS = 512          # outputs of a panel held at once, with what lies between rows
@@ -384,8 +389,9 @@ cdef size_t plan_inner(real *tag, Outer *o, Inner *p, size_t *tables) noexcept n
     aligned, flat = p.bands.rows * ceil_div(p.bands.width, vl), ceil_div(p.bands.rows * o.sizes[1], vl)
     p.flat = flat < aligned and p.bands.pieces == 1
     p.vectors = flat if p.flat else aligned
-    # Lanes used of those computed: filters of whole vectors, or pixels of a band (which cost an unaligned load for few multiplications more).
-    p.by_filters = 4 * ceil_div(o.rows, vl) * vl * p.bands.rows * p.bands.width < 5 * o.rows * p.vectors * vl
+    # Filters as lanes, in whole vectors, or pixels of a band, whose vectors are loaded across lines. The filters' way dy is turned round and comes late from memory.
+    p.by_filters = (4 * ceil_div(o.rows, vl) * vl * p.bands.rows * p.bands.width * (p.columns + TURN_DY)
+                    < 5 * o.rows * p.vectors * vl * p.columns)
     if p.by_filters:
         p.vectors = ceil_div(p.bands.rows * p.bands.width, vl)
     p.chunk = o.rows if o.rows < INNER_ROWS else INNER_ROWS
@@ -396,26 +402,56 @@ cdef size_t plan_inner(real *tag, Outer *o, Inner *p, size_t *tables) noexcept n
     p.sums = <size_t> padded(o.groups * o.rows * p.columns) * sizeof(real)
     tables[0] = <size_t> padded(p.columns) * sizeof(ix)
     return (<size_t> padded(o.channels * p.bands.strip + (2 * ceil_div(p.chunk, vl) * vl * p.vectors) * vl
-                                 + ceil_div(o.rows, vl) * vl * p.columns * (1 if p.by_filters else vl)) * sizeof(real)
+                                 + (ceil_div(o.rows, vl) * vl * p.columns if p.by_filters else 0)) * sizeof(real)
             + p.vectors * sizeof(ix) + 127) // 64 * 64
+
+
+cdef ix fewer_parts(ix parts, ix pieces, double work) noexcept nogil:
+    """How many partial sums of at most `parts` a call keeps, for so many pieces of work: adding them up must not cost more than their use by several threads
+    brings. `work`: multiplications of vectors. Threads do not count: they change no bit."""
+    while parts > 1 and (parts > larger(pieces, 2) or parts * <double> PART_WORK > work):
+        parts //= 2
+    return parts
+
+
+cdef inline const char *dy_rows(Outer *o, const fc_run *run, ix channel) noexcept nogil:
+    """Where the rows of dy that belong to a band begin."""
+    return o.dy.data + run.n * o.dy.n + channel * o.dy.c + run.od * o.dy.d + run.oh * o.dy.h + run.q * o.dy.w
+
+
+cdef void look_ahead(fc_ahead *ahead, const char **place, Outer *o, const fc_run *run, ix runs, ix channel, ix rows) noexcept nogil:
+    """Have `rows` channels of dy fetched for `runs` bands of equal size."""
+    cdef ix i
+    ahead.place, ahead.places, ahead.rows, ahead.row = place, runs, rows, o.dy.c
+    ahead.span = (run.rows - 1) * o.dy.h + run.width * o.dy.w
+    if ahead.span < 0 or ahead.span > 4 * run.rows * run.width * o.dy.w:  # rows do not lie behind one another
+        ahead.places = 0
+    elif run.rows == o.grid.oh and 0 < o.dy.c <= 2 * ahead.span:  # all rows of a plane, and the next channel's follow
+        ahead.span += (rows - 1) * o.dy.c
+        ahead.rows = 1
+    for i in range(runs):
+        place[i] = dy_rows(o, &run[i], channel)
 
 
 cdef void inner_task(real *sums, Outer *o, Inner *p, char *memory, ix part, ix g) noexcept nogil:
     """One part of the bands, for one group."""
     cdef ix vl = vector_lanes(sums), strip_size = padded(o.channels * p.bands.strip), dy_row = p.vectors * vl
+    cdef ix lanes_size = ceil_div(o.rows, vl) * vl * p.columns if p.by_filters else 0
     cdef real *lanes = <real *> memory
-    cdef ix sums_size = ceil_div(o.rows, vl) * vl * p.columns * (1 if p.by_filters else vl)
-    cdef real *dy = lanes + sums_size
+    cdef real *dy = lanes + lanes_size
     cdef real *turned = dy + p.chunk * dy_row
     cdef real *strips = turned + ceil_div(p.chunk, vl) * vl * dy_row
     cdef ix *start = <ix *> (strips + strip_size)
-    cdef ix bands = o.grid.samples * o.grid.od * p.bands.bands * p.bands.pieces, id, k, first, m, n, r, v, across, pitch
+    cdef ix bands = o.grid.samples * o.grid.od * p.bands.bands * p.bands.pieces, last = (part + 1) * bands // p.parts, id, k, first, m, n, v, across, pitch
     cdef const char *row
-    cdef real *at
-    cdef fc_run run
-    memset(lanes, 0, sums_size * sizeof(real))
+    cdef const char *place
+    cdef fc_run run, next_run
+    cdef fc_ahead ahead
+    sums += g * o.rows * p.columns
+    memset(sums, 0, o.rows * p.columns * sizeof(real))
+    memset(lanes, 0, lanes_size * sizeof(real))
     memset(strips, 0, strip_size * sizeof(real))  # what vectors hang over into is multiplied by zeros: no NaN may lie there
-    for id in range(part * bands // p.parts, (part + 1) * bands // p.parts):
+    for id in range(part * bands // p.parts, last):
         band_at(&p.bands, &o.grid, id, &run)
         stage_band(strips, &o.source, g * o.channels, o.channels, o.axis, &o.grid, &p.bands, &run)
         across = ceil_div(run.width, vl)
@@ -429,37 +465,42 @@ cdef void inner_task(real *sums, Outer *o, Inner *p, char *memory, ix part, ix g
                 start[v] = v * vl if p.flat else v // across * o.sizes[1] + v % across * vl
         first = 0
         while first < o.rows:
-            m = p.chunk if o.rows - first > p.chunk else o.rows - first
+            m = smaller(o.rows - first, p.chunk)
             for k in range(m):
-                row = o.dy.data + run.n * o.dy.n + (g * o.rows + first + k) * o.dy.c + run.od * o.dy.d + run.oh * o.dy.h + run.q * o.dy.w
+                row = dy_rows(o, &run, g * o.rows + first + k)
                 if real is float:
                     stage_dy_f32(dy + k * dy_row, row, run.rows, o.dy.h, run.width, o.dy.w, o.dy.swap, pitch, n * vl)
                 else:
                     stage_dy_f64(dy + k * dy_row, row, run.rows, o.dy.h, run.width, o.dy.w, o.dy.swap, pitch, n * vl)
-            at = lanes + first * p.columns * vl
             if p.by_filters:
-                at = lanes + first * p.columns
                 if real is float:
                     turn_f32(turned, dy, dy_row, m, n)
-                    stroke_f32(ceil_div(m, vl), p.columns, run.rows, run.width, turned, n * vl * vl, strips, o.sizes[1], p.bands.reach, at)
+                    stroke_f32(ceil_div(m, vl), p.columns, run.rows, run.width, turned, n * vl * vl, strips, o.sizes[1], p.bands.reach, lanes + first * p.columns)
                 else:
                     turn_f64(turned, dy, dy_row, m, n)
-                    stroke_f64(ceil_div(m, vl), p.columns, run.rows, run.width, turned, n * vl * vl, strips, o.sizes[1], p.bands.reach, at)
-            elif real is float:
-                inner_f32(m, p.columns, n, dy, dy_row, strips, start, p.bands.reach, at)
+                    stroke_f64(ceil_div(m, vl), p.columns, run.rows, run.width, turned, n * vl * vl, strips, o.sizes[1], p.bands.reach, lanes + first * p.columns)
+                first += m
+                continue
+            if first + m < o.rows:
+                look_ahead(&ahead, &place, o, &run, 1, g * o.rows + first + m, smaller(o.rows - first - m, p.chunk))
+            elif id + 1 < last:
+                band_at(&p.bands, &o.grid, id + 1, &next_run)
+                look_ahead(&ahead, &place, o, &next_run, 1, g * o.rows, smaller(o.rows, p.chunk))
             else:
-                inner_f64(m, p.columns, n, dy, dy_row, strips, start, p.bands.reach, at)
+                ahead.places = 0
+            ahead.call = 0
+            if real is float:
+                ahead.calls = inner_calls_f32(m, p.columns)
+                inner_f32(m, p.columns, n, dy, dy_row, strips, start, p.bands.reach, sums + first * p.columns, p.columns, &ahead)
+            else:
+                ahead.calls = inner_calls_f64(m, p.columns)
+                inner_f64(m, p.columns, n, dy, dy_row, strips, start, p.bands.reach, sums + first * p.columns, p.columns, &ahead)
             first += m
-    at = sums + g * o.rows * p.columns
     if p.by_filters:
         if real is float:
-            part_filters_f32(at, lanes, o.rows, p.columns)
+            part_filters_f32(sums, lanes, o.rows, p.columns)
         else:
-            part_filters_f64(at, lanes, o.rows, p.columns)
-    elif real is float:
-        fold_lanes_f32(at, lanes, o.rows * p.columns)
-    else:
-        fold_lanes_f64(at, lanes, o.rows * p.columns)
+            part_filters_f64(sums, lanes, o.rows, p.columns)
 
 
 cdef int direct_outer(real *dweight, Outer *o, int threads) except -1 nogil:
@@ -471,6 +512,8 @@ cdef int direct_outer(real *dweight, Outer *o, int threads) except -1 nogil:
     cdef const real *sums
     if 2.0 * pixels * o.groups * o.rows * p.columns < SERIAL_FLOPS:
         threads = 1
+    p.parts = fewer_parts(p.parts, o.grid.samples * o.grid.od * p.bands.bands * p.bands.pieces,
+                          <double> pixels * o.groups * o.rows * p.columns / vector_lanes(dweight))
     memory = <char *> take_scratch(p.sums * p.parts + tables + threads * per_thread + 64)
     sums = <const real *> memory
     p.bands.reach = <ix *> (memory + p.sums * p.parts)

@@ -7,7 +7,8 @@
  *   spread  `rows` filters by nv vectors of outputs
  *   brush   filters as lanes, `count` neighbouring outputs of a row: values of the strip are broadcast, and no lane is lost at the ends of rows. Two vectors of
  *           filters share what is broadcast: with one there is a load for every multiplication
- *   inner   gradient of the weights: `rows` rows of dy by `columns` of the patch matrix, a vector of partial sums each
+ *   inner   gradient of the weights: `rows` rows of dy by `columns` of the patch matrix, a vector of partial sums each, whose lanes are added up at the end.
+ *           Meanwhile the rows of dy to come are fetched, a few lines with every vector: there are many of them, and far apart
  *   stroke  the same with filters as lanes: dy is turned round (`turn`), values of the strip are broadcast, and no lane is lost at the ends of rows
  *
  * Vectors may hang over the end of a row: strips have room behind them, and drivers store only what belongs to the result. The order of every sum is that of the
@@ -18,6 +19,24 @@
 #define LINES 4
 /* Taps along the height that lie on rows behind one another: strip offset of the first, their number, and where their weights are listed. */
 typedef struct { ix at, taps, first; } fc_lines;
+
+/* What will be read next: at each of `places`, `rows` stretches of `span` bytes, `row` bytes apart. It is fetched in shares, one for each of `calls` calls. */
+typedef struct { const char **place; ix places, rows, row, span, calls, call; } fc_ahead;
+#define FC_AHEAD_STEP 128 /* bytes fetched with a vector, at most: two lines */
+
+/* Where the share of the next call begins; it takes *step bytes with each of `vectors` vectors. What is then left of a stretch is left to the processor. */
+static inline const char *fc_ahead_share(fc_ahead *a, ix vectors, ix *step)
+{
+    ix stretches = a->places * a->rows, call = a->call++, stretch, part = 0, shares = stretches ? a->calls / stretches : 0;
+    *step = 0;
+    if (stretches == 0 || call >= a->calls) return (const char *)a;
+    stretch = shares ? call / shares : call * stretches / a->calls;
+    if (stretch >= stretches) return (const char *)a;
+    if (shares > 1) part = call % shares;
+    else shares = 1;
+    *step = FC_MIN((a->span / (shares * vectors) + 63) / 64 * 64, FC_AHEAD_STEP);
+    return a->place[stretch / a->rows] + stretch % a->rows * a->row + part * vectors * *step;
+}
 #endif
 
 /* LINES * LINES_NV accumulators + LINES_NV loads + 1 broadcast; likewise below. */
@@ -246,34 +265,50 @@ static void NAME(stage_dy)(REAL *dst, const char *src, ix rows, ix stride, ix wi
     }
 }
 
-/* sums[(i*ld + j)*VL ...] += sum over n vectors v of dy[i*dy_row + v*VL ...] * strip[start[v] + reach[j] ...] */
+/* sums[i*ld + j] += sum over the lanes of n vectors v of dy[i*dy_row + v*VL ...] * strip[start[v] + reach[j] ...] */
 INLINE void NAME(inner_body)(const ix rows, const ix columns, ix n, const REAL *restrict dy, ix dy_row, const REAL *restrict strip, const ix *restrict start,
-                             const ix *restrict reach, REAL *restrict sums, ix ld)
+                             const ix *restrict reach, REAL *restrict sums, ix ld, const char *ahead, ix step)
 {
     V c[4][12];
-    ix r[12];
-    UNROLL for (ix j = 0; j < columns; j++) r[j] = reach[j];
+    const REAL *x[12];
+    UNROLL for (ix j = 0; j < columns; j++) x[j] = strip + reach[j];
     UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < columns; j++) c[i][j] = (V){0};
-    for (ix v = 0; v < n; v++, dy += VL) {
-        const REAL *x = strip + start[v];
-        V d[4];
-        UNROLL for (ix i = 0; i < rows; i++) d[i] = *(const V *)(dy + i * dy_row);
-        UNROLL for (ix j = 0; j < columns; j++)
+    for (ix v = 0; v < n; v++, dy += VL, ahead += step) {
+        ix s = start[v];
+        V b[12];
+        __builtin_prefetch(ahead, 0, 2);
+        __builtin_prefetch(ahead + 64, 0, 2);
+        UNROLL for (ix j = 0; j < columns; j++) b[j] = LOAD(x[j] + s);
+        UNROLL for (ix i = 0; i < rows; i++)
         {
-            V b = LOAD(x + r[j]);
-            UNROLL for (ix i = 0; i < rows; i++) c[i][j] += d[i] * b;
+            V d = *(const V *)(dy + i * dy_row);
+            UNROLL for (ix j = 0; j < columns; j++) c[i][j] += d * b[j];
         }
     }
-    UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < columns; j++) *(V *)(sums + (i * ld + j) * VL) += c[i][j];
+    UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < columns; j += 4)
+    {
+        const V none = {0};
+        const ix left = columns - j;
+        REAL *to = sums + i * ld + j;
+        V sum = NAME(add_lanes_of_4)(c[i][j], left > 1 ? c[i][j + 1] : none, left > 2 ? c[i][j + 2] : none, left > 3 ? c[i][j + 3] : none);
+        if (left == 1) to[0] += sum[0];
+        else if (VL == 2) {
+            to[0] += sum[0], to[1] += sum[1];
+            sum = NAME(add_lanes_of_4)(left > 2 ? c[i][j + 2] : none, left > 3 ? c[i][j + 3] : none, none, none);
+            if (left > 2) to[2] += sum[0];
+            if (left > 3) to[3] += sum[1];
+        } else STOREN(to, LOADN(to, FC_MIN(left, 4)) + sum, FC_MIN(left, 4));
+    }
 }
 
-typedef void (*NAME(inner_function))(ix n, const REAL *dy, ix dy_row, const REAL *strip, const ix *start, const ix *reach, REAL *sums, ix ld);
+typedef void (*NAME(inner_function))(ix n, const REAL *dy, ix dy_row, const REAL *strip, const ix *start, const ix *reach, REAL *sums, ix ld, const char *ahead,
+                                     ix step);
 
 #define INNER(r, m)                                                                                                                                 \
     static __attribute__((noinline)) void NAME(inner_##r##x##m)(ix n, const REAL *dy, ix dy_row, const REAL *strip, const ix *start,                \
-                                                                const ix *reach, REAL *sums, ix ld)                                                 \
+                                                                const ix *reach, REAL *sums, ix ld, const char *ahead, ix step)                     \
     {                                                                                                                                               \
-        NAME(inner_body)(r, FC_MIN(m, INNER_COLUMNS(r)), n, dy, dy_row, strip, start, reach, sums, ld);                                             \
+        NAME(inner_body)(r, FC_MIN(m, INNER_COLUMNS(r)), n, dy, dy_row, strip, start, reach, sums, ld, ahead, step);                                \
     }
 #define INNER_ROW(r) INNER(r, 1) INNER(r, 2) INNER(r, 3) INNER(r, 4) INNER(r, 5) INNER(r, 6) INNER(r, 7) INNER(r, 8) INNER(r, 9) INNER(r, 10) INNER(r, 11) INNER(r, 12)
 #define INNER_NAMES(r)                                                                                                                              \
@@ -285,23 +320,27 @@ static const NAME(inner_function) NAME(inners)[][12] = {INNER_NAMES(1), INNER_NA
 #undef INNER_ROW
 #undef INNER_NAMES
 
-/* All rows by all columns, in tiles of nearly equal size. */
-static void NAME(inner)(ix rows, ix columns, ix n, const REAL *dy, ix dy_row, const REAL *strip, const ix *start, const ix *reach, REAL *sums)
+/* How often `inner` calls upon `ahead`. */
+static ix NAME(inner_calls)(ix rows, ix columns)
 {
-    ix row_tiles = fc_ceil_div(rows, 4);
+    ix row_tiles = fc_ceil_div(rows, 4), calls = 0;
+    for (ix a = 0; a < row_tiles; a++) calls += fc_ceil_div(columns, INNER_COLUMNS((a + 1) * rows / row_tiles - a * rows / row_tiles));
+    return calls;
+}
+
+/* All rows by all columns, in tiles of nearly equal size. */
+static void NAME(inner)(ix rows, ix columns, ix n, const REAL *dy, ix dy_row, const REAL *strip, const ix *start, const ix *reach, REAL *sums, ix ld,
+                        fc_ahead *ahead)
+{
+    ix row_tiles = fc_ceil_div(rows, 4), step;
     for (ix a = 0; a < row_tiles; a++) {
         ix i = a * rows / row_tiles, m = (a + 1) * rows / row_tiles - i, tiles = fc_ceil_div(columns, INNER_COLUMNS(m));
         for (ix b = 0; b < tiles; b++) {
             ix j = b * columns / tiles, width = (b + 1) * columns / tiles - j;
-            NAME(inners)[m - 1][width - 1](n, dy + i * dy_row, dy_row, strip, start, reach + j, sums + (i * columns + j) * VL, columns);
+            const char *share = fc_ahead_share(ahead, n, &step);
+            NAME(inners)[m - 1][width - 1](n, dy + i * dy_row, dy_row, strip, start, reach + j, sums + i * ld + j, ld, share, step);
         }
     }
-}
-
-/* dst[i] = the sum of the lanes of vector i */
-static void NAME(fold_lanes)(REAL *dst, const REAL *sums, ix count)
-{
-    for (ix i = 0; i < count; i++) dst[i] = NAME(add_lanes)(*(const V *)(sums + i * VL));
 }
 
 /* Rows of dy, VL filters at a time -> [group of VL filters][pixel][VL filters]; filters past `rows` are zeros. */

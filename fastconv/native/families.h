@@ -14,6 +14,7 @@
 #include "winograd_points.h"
 #include "winograd_rows.h"
 #include "winograd.h"
+#include "winograd1d_weight.h"
 #include "softmax.h"
 #include "loss.h"
 #include "pool.h"

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._errors import UnsupportedError
 from .._problem import ConvProblem, PoolProblem
-from . import bounds, winograd
+from . import bounds, winograd, winograd1d_weight
 from .arrays import DRAW, exact_inputs, lay_out, real_inputs, special_inputs
 
 
@@ -105,6 +105,11 @@ def _hidden(shape, dtype):
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
+def _known(fc, direction, algorithm):
+    """Whether a direction has an algorithm of this name: not every one computes every gradient."""
+    return algorithm == "auto" or algorithm in fc.algorithms(direction)
+
+
 def _how(algorithm):
     return {} if algorithm == "auto" else {"algorithm": algorithm}
 
@@ -167,6 +172,9 @@ class Convolution(Case):
             return found
         for name, direction in self.directions.items():
             result = f"{self.op} y" if name == "y" else f"{self.op}_backward {name}"
+            if not _known(fc, direction.format(self.op), algorithm):
+                found[result] = None
+                continue
             try:
                 plan = fc.plan(direction.format(self.op), *arrays, **self.options, **_how(algorithm))
                 found[result] = plan.algorithm
@@ -179,12 +187,16 @@ class Convolution(Case):
         how = _how(algorithm)
         results = {}
         try:
-            results[f"{self.op} y"] = getattr(fc, self.op)(x, weight, bias, **self.options, **how)
+            if _known(fc, self.op, algorithm):
+                results[f"{self.op} y"] = getattr(fc, self.op)(x, weight, bias, **self.options, **how)
         except UnsupportedError:
             if algorithm == "auto":
                 raise
         backward = getattr(fc, f"{self.op}_backward")
         for i, name in enumerate(("dx", "dweight", "dbias")):
+            direction = self.directions.get(name, self.directions["dx"])  # dbias goes with dx
+            if not _known(fc, direction.format(self.op), algorithm):
+                continue
             mask = tuple(i == j for j in range(3))
             try:
                 given = backward(dy, x, weight, **self.backward_options, output_mask=mask, **how)
@@ -237,7 +249,7 @@ class Convolution(Case):
             elif what == "dx":
                 errors[name] = winograd.backward_input(dy, weight, None, p, dtype, tile)
             else:
-                errors[name] = winograd.backward_weight(dy, x, p, dtype, tile)
+                errors[name] = _weight_error(dy, x, p, dtype, tile)
         return errors
 
     def pairings(self, inputs, results):
@@ -251,6 +263,13 @@ class Convolution(Case):
             _dot(inputs["x"], results[f"{self.op}_backward dx"]),
             _dot(inputs["weight"], results[f"{self.op}_backward dweight"]),
         )
+
+
+def _weight_error(dy, x, p, dtype, tile):
+    """|error| of a dweight by Winograd's algorithm, along both axes or one."""
+    if tile == winograd.ONE_AXIS:
+        return winograd1d_weight.backward_weight(dy, x, p, dtype)
+    return winograd.backward_weight(dy, x, p, dtype, tile)
 
 
 class Transposed(Case):
@@ -322,7 +341,7 @@ class Transposed(Case):
             elif what == "dx":
                 errors[name] = winograd.forward(dy, weight, None, p, dtype, tile)
             else:
-                errors[name] = winograd.backward_weight(x, dy, p, dtype, tile)
+                errors[name] = _weight_error(x, dy, p, dtype, tile)
         return errors
 
     pairings = Convolution.pairings

@@ -28,6 +28,10 @@ from . import bounds
 TILES = {"winograd": 6, "winograd8": 8}
 """Algorithm -> inputs of its tiles along an axis."""
 
+ONE_AXIS = "winograd1d"
+"""Stands for the inputs of a tile of the algorithm of that name, which depend on the problem: its transforms
+go along one axis only (`winograd1d_weight`)."""
+
 POINTS = {6: (0.0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 8: (0.0, 1 / 2, -1 / 2, 1.0, -1.0, 2.0, -2.0)}  # and infinity
 
 ROUNDINGS = {6: 32, 8: 38}
@@ -41,8 +45,9 @@ product, the bias, storing, and the reference.
 
 
 def used(chosen):
-    """Of {result: algorithm}, those by Winograd's algorithm: {result: inputs of a tile}."""
-    return {name: TILES[algorithm] for name, algorithm in chosen.items() if algorithm in TILES}
+    """Of {result: algorithm}, those by Winograd's algorithm: {result: inputs of a tile, or ONE_AXIS}."""
+    known = TILES | {ONE_AXIS: ONE_AXIS}
+    return {name: known[algorithm] for name, algorithm in chosen.items() if algorithm in known}
 
 
 def matrices(tile, r):
