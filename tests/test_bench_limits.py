@@ -49,7 +49,7 @@ def test_winograd_by_hand():
     assert winograd_count(p, "forward", 8) == (4 * 64 * 10, eight)
 
 
-def test_winograd_along_the_height_by_hand():
+def test_winograd_along_one_axis_by_hand():
     # 2 rows of tiles of 4; 3 taps across meet 7 + 8 + 7 of 8 columns
     p = conv("conv2d:n1c2h8w8k5r3s3_st1p1d1g1_f32")
     transforms = 2 * 2 * 8 * 12 + 5 * 2 * 8 * 8 + 10 * 3 * 12
@@ -57,6 +57,9 @@ def test_winograd_along_the_height_by_hand():
     # stride 2 of 5 taps: 3 taps in 2 phases, 4 outputs; no padding: every tap meets 4 columns
     p = conv("conv2d:n1c1h11w11k1r5s5_st2p0d1g1_f32")
     assert limits.line_count(p) == (6 * 2 * 5 * 4, 2 * 11 * 12 + 4 * 8 + 2 * 5 * 12)
+    # along the width: 2 tiles of 4
+    p = conv("conv1d:n3c2w8k5s3_st1p1d1g1_f32")
+    assert limits.line_count(p) == (3 * 2 * 6 * 10, 3 * 2 * (2 * 12 + 5 * 8) + 10 * 12)
 
 
 def test_strides_and_dilations_are_phases():

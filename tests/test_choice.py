@@ -41,11 +41,11 @@ def test_every_algorithm_but_im2col_has_costs_of_steps_that_are_counted(table):
         ("backward_input", "implicit_gemm", {"multiply": 90 * 3 * 25, "panel": 90 * 25, "weight": 90 * 3}),
         # 27 columns are 2 vectors, fewer than one of channels for each tap; 400 pixels are summed at once
         ("backward_weight", "implicit_gemm", {"multiply": 10 * 2 * 400, "update": 10 * 2, "turn": 0}),
-        # 8 points: 2 rows of tiles a sample; vectors run over the ends of rows of 12; 3 channels by 3 taps across
+        # 8 points: 2 rows of tiles a sample, of vectors that run over the ends of rows of 12; 3 channels by 3 taps
         (
             "backward_weight",
             "winograd1d",
-            {"multiply": 4 * 8 * 10 * 9 * 2 * 0.75, "panel": 4 * 8 * 3 * 9 * 2 * 0.75, "output": 4 * 10 * 8 * 2},
+            {"multiply": 4 * 80 * 9 * 2 * 0.75, "panel": 4 * 24 * 9 * 2 * 0.75, "output": 4 * 80 * 2},
         ),
         # vectors run over the ends of 10 rows of 10 and 2 reached by taps: 7.5 of them
         ("forward", "direct", {"multiply": 27 * 10 * 4 * 7.5, "put": 4 * 10 * 10, "brush": 0, "line": 0}),
@@ -58,6 +58,14 @@ def test_counts_by_hand(direction, algorithm, expected):
     counted = costs.count(direction, algorithm, parsed("conv2d:n1c3h10w10k10r3s3_st1p1d1g1_f32"), 4)
     assert {step: counted[step] for step in expected} == expected
     assert counted["call"] == 1 and counted["far"] == 0
+
+
+def test_tiles_along_the_width_by_hand():
+    # 8 points: 100 tiles a sample, in rows; 3 channels by 2 phases of the stride, of 3 taps each
+    problem = parsed("conv1d:n1c3w1200k10s5_st2p2d1g1_f32")
+    counted = costs.count("backward_weight", "winograd1d", problem, 2)
+    assert counted["multiply"] == 2 * 8 * 10 * 6 * 100 / 16 and counted["output across"] == 2 * 8 * 10 * 7
+    assert counted["input across"] == 2 * 8 * 6 * 7 and counted["output"] == counted["input"] == 0
 
 
 def test_arrays_that_fit_no_cache_cost_more():

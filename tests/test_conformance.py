@@ -85,7 +85,9 @@ def test_the_bound_along_one_axis_is_made_of_its_algorithm(mode, monkeypatch):
     rng = np.random.default_rng(0)
     for stride, kernel, padding, dilation in (
         (1, (1, 2, 1), 0, 1), (1, 3, ((0, 1), (2, 1), (1, 1)), (2, 1, 3)), ((2, 1, 3), (2, 4, 3), 1, 1),
-        (1, (1, 5, 2), 1, 1), ((1, 2, 1), (1, 9, 1), (0, 3, 0), 1), (1, (1, 6, 1), 0, 1), ((1, 3, 2), (1, 19, 2), (0, 8, 0), 1),
+        (1, (1, 5, 2), 1, 1), ((1, 2, 1), (1, 9, 1), (0, 3, 0), 1), (1, (1, 6, 1), 0, 1),
+        ((1, 3, 2), (1, 19, 2), (0, 8, 0), 1),
+        (1, (1, 1, 3), (0, 0, 1), 1), (1, (2, 3, 2), 1, (1, 2, 1)), ((1, 1, 2), (2, 8, 5), (0, 3, 2), 1),
     ):  # fmt: skip
         x, weight = rng.random((2, 4, 5, 18, 9)), rng.random((6, 2, *np.broadcast_to(kernel, 3)))
         options = dict(stride=stride, padding=padding, dilation=dilation, groups=2, padding_mode=mode)

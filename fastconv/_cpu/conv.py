@@ -11,7 +11,7 @@ from . import isa
 from .algorithms import TABLES, Algorithm, choose
 from .arrays import empty, plain
 from .choice import DIRECTIONS, suits
-from .views import TILES, line_points, phase_taps, pointwise
+from .views import TILES, line_axis, line_points, phase_taps, pointwise
 
 
 @lru_cache(maxsize=4096)
@@ -283,19 +283,19 @@ def _winograd_scratch(direction, tile):
 
 
 def _line_accepts(problem):
-    if line_points(problem) is None:
-        return "needs 2 to 7 taps along the height in every phase of the stride"
-    if problem.dilation[1] > 1:
-        return "needs no dilation along the height"
+    if line_axis(problem) is None:
+        return "needs 2 to 7 taps in every phase of the stride along height or width, undilated"
     return None
 
 
 def _line_backward_weight(kernels, problem):
-    return _backward_weight("winograd1d_backward_weight", line_points(problem))(kernels, problem)
+    return _backward_weight("winograd1d_backward_weight", line_axis(problem), line_points(problem))(kernels, problem)
 
 
 def _line_weight_scratch(kernels, problem, threads):
-    return kernels.winograd1d_weight_scratch(problem.dtype.itemsize, _shape(kernels, problem), threads, line_points(problem))
+    return kernels.winograd1d_weight_scratch(
+        problem.dtype.itemsize, _shape(kernels, problem), threads, line_axis(problem), line_points(problem)
+    )
 
 
 def _anything(problem):

@@ -10,7 +10,7 @@ one thread and the longest vectors.
 import math
 
 from .step_costs import COSTS
-from .views import TILES, line_points, phase_taps, pointwise, winograd_tiles
+from .views import TILES, line_axis, line_points, phase_taps, pointwise, winograd_tiles
 
 BATCH = 3  # samples over which what a call does once is spread
 VECTOR = 64  # bytes
@@ -23,7 +23,8 @@ SUMMED = 512  # pixels of it that are, unless a block of them takes more than
 OUTER_BLOCK = 4 * 1024 * 1024  # bytes
 BAND = 32 * 1024  # bytes of strips that are staged together (direct.pxi), of eight rows at least
 CACHE = 16 * 1024 * 1024  # bytes of x and y from which on they come from memory and go there
-LINE_VECTORS, LINE_BYTES = 64, 512 * 1024  # rows of points that are added up in registers (winograd1d_weight.pxi)
+LINE_VECTORS = 64  # of rows of points that are added up in registers (winograd1d_weight.pxi)
+LINE_BYTES = 2 * 1024 * 1024  # of those of x
 LINE_SUMS = 16 * 1024 * 1024  # bytes of their partial sums
 ROLL_TAPS = 7  # rows of taps that depthwise.h keeps in registers
 SHEAF_PIXELS = 1024  # of planes that are taken as lanes
@@ -233,15 +234,18 @@ def _fewer(parts, pieces, work):
 
 
 def _lines(p, direction, samples):
-    """winograd1d: tiles along the height alone; rows of points, their lanes neighbouring columns, are
-    multiplied like the rows of the direct sum."""
-    lanes, rows, channels = VECTOR // p.dtype.itemsize, p.K // p.groups, p.C // p.groups
-    points, phases, taps = line_points(p), min(p.stride[1], p.kernel[1]), phase_taps(p)[1]
-    sources, width = channels * p.kernel[0] * phases, p.out[2]
-    columns, reach = sources * p.kernel[2], (p.kernel[2] - 1) * p.dilation[2]
-    lines, row = p.out[0] * _ceil(p.out[1], points + 1 - taps), p.stride[2] * width + reach
+    """winograd1d: tiles along one axis; rows of points are multiplied like the rows of the direct sum. Their
+    lanes are neighbouring columns, or tiles where these lie along the width."""
+    lanes, rows, channels, axis = VECTOR // p.dtype.itemsize, p.K // p.groups, p.C // p.groups, line_axis(p)
+    points, phases, taps = line_points(p), min(p.stride[axis], p.kernel[axis]), phase_taps(p)[axis]
+    tiles, down = _ceil(p.out[axis], points + 1 - taps), axis == 1
+    # rows of points of x for one of dy
+    sources = channels * p.kernel[0] * phases * (1 if down else p.kernel[1])
+    columns = sources * (p.kernel[2] if down else 1)
+    lines, width = (p.out[0] * tiles, p.out[2]) if down else (p.out[0] * p.out[1], tiles)
+    row = p.stride[2] * width + (p.kernel[2] - 1) * p.dilation[2] if down else tiles
     across = min(_ceil(width, lanes), row / lanes)
-    most = max(1, min(LINE_VECTORS // _ceil(width, lanes), LINE_BYTES // (sources * points * row * 4)))
+    most = max(1, min(LINE_VECTORS / across, LINE_BYTES / (sources * points * row * p.dtype.itemsize)))
     passes = samples * p.groups
     sums = p.groups * points * rows * columns
     parts, blocks = 1, _ceil(samples * lines, most)
@@ -252,8 +256,10 @@ def _lines(p, direction, samples):
         "multiply": passes * points * rows * columns * lines * across,
         "panel": passes * points * _ceil(rows, INNER_PANEL) * columns * lines * across,
         "update": sums * max(parts, blocks),
-        "output": passes * rows * points * lines * _ceil(width, lanes),
-        "input": passes * sources * points * lines * (row / lanes + 1),
+        "output": down * passes * rows * points * lines * _ceil(width, lanes),
+        "input": down * passes * sources * points * lines * (row / lanes + 1),
+        "output across": (not down) * passes * rows * points * lines * _ceil(width, lanes),
+        "input across": (not down) * passes * sources * points * lines * _ceil(width, lanes),
         "stage": samples * p.C * p.size[0] * p.size[1] * (p.size[2] / lanes + 1),
         "stage split": samples * p.C * math.prod(p.size) * (p.stride[2] > 1),
         "weight": sums * parts,

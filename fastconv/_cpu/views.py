@@ -47,18 +47,21 @@ def phase_taps(problem):
     return tuple(-(-taps // stride) for taps, stride in zip(problem.kernel, problem.stride))
 
 
+def line_axis(problem):
+    """The axis of Winograd's tiles for the gradient of the weights where they lie along one only: 1, whose lanes
+    need no shuffles, or 2; None where neither serves."""
+    for axis in (1, 2):
+        if problem.dilation[axis] == 1 and 2 <= phase_taps(problem)[axis] <= 7:
+            return axis
+    return None
+
+
 def line_points(problem):
-    """Points of the tiles of Winograd's algorithm along the height alone: 8 where they save a tenth of the
-    products that 6 need, or where 6 are too few for the taps. None where neither serves."""
-    taps, rows = phase_taps(problem)[1], problem.out[1]
-    products = {
-        points: points * -(-rows // (points + 1 - taps))
-        for points, served in ((6, range(2, 6)), (8, range(3, 8)))
-        if taps in served
-    }
-    if not products:
-        return None
-    return 8 if 6 not in products or 10 * products.get(8, math.inf) <= 9 * products[6] else 6
+    """Points of these tiles: 6, or 8 where 6 are too few for the taps or need a ninth more products."""
+    axis = line_axis(problem)
+    taps, out = phase_taps(problem)[axis], problem.out[axis]
+    six, eight = (points * -(-out // max(1, points + 1 - taps)) for points in (6, 8))
+    return 8 if taps > 5 or (taps > 2 and 10 * eight <= 9 * six) else 6
 
 
 def winograd_tiles(problem, direction, tile):

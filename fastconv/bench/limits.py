@@ -15,7 +15,7 @@ axis. An addition or multiplication alone counts as one, since it takes an instr
 import math
 
 from .._cpu.algorithms import TABLES
-from .._cpu.views import TILES, line_points, phase_taps, winograd_tiles
+from .._cpu.views import TILES, line_axis, line_points, phase_taps, winograd_tiles
 
 TABLE = {
     "forward": "conv",
@@ -76,9 +76,10 @@ def multiply_adds(problem, direction):
             points = TILES[algorithm.name]
             products, transforms = winograd_count(p, direction, points)
             found.append((products + transforms, products, f"Winograd F({points + 1 - taps},{taps})"))
-        elif p.dtype.itemsize == 4 and (algorithm.name, direction) == ONE_AXIS and algorithm.accepts(p) is None:
+        elif (algorithm.name, direction) == ONE_AXIS and p.dtype.itemsize == 4 and not algorithm.accepts(p):
             products, transforms = line_count(p)
-            name = f"Winograd F({line_points(p) + 1 - taps},{taps}) along the height"
+            along = phase_taps(p)[line_axis(p)]
+            name = f"Winograd F({line_points(p) + 1 - along},{along}) along one axis"
             found.append((products + transforms, products, name))
     return min(found)
 
@@ -127,16 +128,17 @@ def winograd_count(p, direction, points):
 
 
 def line_count(p):
-    """The same of the gradient of the weights by Winograd along the height alone, other taps directly."""
-    taps, points, phases = phase_taps(p)[1], line_points(p), min(p.stride[1], p.kernel[1])
-    m = points + 1 - taps
-    lines, pairs = p.N * -(-p.out[1] // m), p.C * p.K // p.groups * phases
-    products = lines * points * pairs * _meetings(p, 0) * _meetings(p, 2)
-    # planes and columns of x that are read at all, each transformed once
-    read = [min(p.size[axis], p.out[axis] * p.kernel[axis]) for axis in (0, 2)]
-    transforms = p.C * phases * lines * math.prod(read) * to_points(points)
-    transforms += p.K * lines * p.out[0] * p.out[2] * outputs_to_points(points, m)
-    return products, transforms + pairs * p.kernel[0] * p.kernel[2] * points_to_taps(points, taps)
+    """The same of the gradient of the weights by Winograd along one axis, other taps directly."""
+    along = line_axis(p)
+    taps, points, phases = phase_taps(p)[along], line_points(p), min(p.stride[along], p.kernel[along])
+    m, others = points + 1 - taps, (0, 3 - along)
+    tiles, pairs = p.N * -(-p.out[along] // m), p.C * p.K // p.groups * phases
+    products = tiles * points * pairs * math.prod(_meetings(p, axis) for axis in others)
+    # lines of x that are read at all, each transformed once
+    lines = math.prod(min(p.size[axis], p.out[axis] * p.kernel[axis]) for axis in others)
+    transforms = p.C * phases * tiles * lines * to_points(points)
+    transforms += p.K * tiles * math.prod(p.out[axis] for axis in others) * outputs_to_points(points, m)
+    return products, transforms + pairs * p.taps // p.kernel[along] * points_to_taps(points, taps)
 
 
 # One-dimensional transforms, of points 0, pairs +-a, and infinity: what is even and what is odd in a pair is

@@ -1,9 +1,9 @@
-/* The gradient of the weights by Winograd's algorithm along the height alone: rows of tiles to rows of points, and sums to taps.
+/* The gradient of the weights by Winograd's algorithm along one axis: rows of tiles to rows of points, and sums to taps.
  *
  *     dW = G^T [ sum over tiles of (A dy) * (B^T x) ]
  *
- * along the height; all other taps are read directly, from the same rows of points, each at its own distance. Lanes are neighbouring columns, so nothing is
- * shuffled. A tile is `m` rows of dy and `n` rows of x; what is made of it is n rows of points, `plane` apart, of which those of dy and those of x are multiplied
+ * along the height, or the width; all other taps are read directly. Down the height lanes are neighbouring columns, so nothing is shuffled, and taps along the
+ * width lie in the same rows of points, each at its own distance. A tile is `m` rows of dy and `n` rows of x; what is made of it is n rows of points, `plane` apart, of which those of dy and those of x are multiplied
  * by `inner` (direct.h) one pair of planes after another.
  */
 
@@ -68,4 +68,38 @@ INLINE void NAME(line_taps_body)(REAL *dweight, const REAL *sums, ix plane, ix c
 static void NAME(line_taps)(REAL *dweight, const REAL *sums, ix plane, ix columns, const ix *to, ix n, ix m)
 {
     WINO_EVERY_TILE(n, m, NAME(line_taps_body), dweight, sums, plane, columns, to);
+}
+
+/* The same for tiles along the width: lanes are neighbouring tiles, m columns apart. One row of dy, `tiles` of them. */
+INLINE void NAME(line_gradient_across_body)(REAL *dst, ix plane, const REAL *row, ix width, ix tiles, const ix n, const ix m)
+{
+    for (ix q = 0; q < tiles; q += VL, dst += VL) {
+        V y[WINO_MAX], t[WINO_MAX];
+        if (q * m + m * VL + m - 1 <= width) NAME(split_tiles)(row, q * m, 0, width, y, m, m, 1);
+        else NAME(split_tiles)(row, q * m, 0, width, y, m, m, 0);
+        NAME(wino_output_points)(y, t, m, n);
+        UNROLL for (ix j = 0; j < n; j++) STORE(dst + j * plane, t[j]);
+    }
+}
+
+static void NAME(line_gradient_across)(REAL *dst, ix plane, const REAL *row, ix width, ix tiles, ix n, ix m)
+{
+    WINO_EVERY_TILE(n, m, NAME(line_gradient_across_body), dst, plane, row, width, tiles);
+}
+
+/* One row of x, zeros from `width` on. */
+INLINE void NAME(line_input_across_body)(REAL *dst, ix plane, const REAL *row, ix width, ix tiles, const ix n, const ix m)
+{
+    for (ix q = 0; q < tiles; q += VL, dst += VL) {
+        V d[WINO_MAX], t[WINO_MAX];
+        if (q * m + m * VL + FC_MAX(m - 1, n - m) <= width) NAME(split_tiles)(row, q * m, 0, width, d, m, n, 1);
+        else NAME(split_tiles)(row, q * m, 0, width, d, m, n, 0);
+        NAME(wino_input_points)(d, t, n);
+        UNROLL for (ix j = 0; j < n; j++) STORE(dst + j * plane, t[j]);
+    }
+}
+
+static void NAME(line_input_across)(REAL *dst, ix plane, const REAL *row, ix width, ix tiles, ix n, ix m)
+{
+    WINO_EVERY_TILE(n, m, NAME(line_input_across_body), dst, plane, row, width, tiles);
 }

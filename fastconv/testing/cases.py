@@ -157,6 +157,10 @@ def convolutions():
         yield Convolution(2, (2, 3, 21, 43), (5, 3, kernel, kernel), padding=kernel // 2, label="large-kernel")
     for filters in (33, 40):  # of which tasks take 32 or fewer, and so many tiles that they do not pass at once
         yield Convolution(2, (2, 9, 38, 45), (filters, 9, 4, 4), padding=2, label="uneven-tasks")
+    # rows that are cut into pieces, and samples so small that many are taken together
+    yield Convolution(1, (1, 2, 6500), (5, 2, 3), padding=1, label="long-rows")
+    yield Convolution(2, (1, 2, 7, 1100), (3, 2, 3, 3), padding=1, label="long-rows")
+    yield Convolution(2, (45, 2, 5, 6), (3, 2, 3, 3), padding=1, label="small-samples")
     yield Convolution(2, (1, 4, 40, 23), (6, 2, 7, 7), padding=3, groups=2, activation="relu", label="large-kernel")
     yield Convolution(2, (1, 3, 26, 51), (4, 3, 11, 11), stride=2, padding=5, label="large-kernel")
 
