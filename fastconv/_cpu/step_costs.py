@@ -71,17 +71,17 @@ COSTS = {
             "stage": 0.543, "line": 40.7, "turn": 6.87, "weight": 2.17, "group": 5100, "call": 14900,
         },
         "winograd1d": {
-            "multiply": 0.244, "panel": 0.357, "update": 1.7, "output": 1.47, "input": 1.77,
-            "output across": 1.36, "input across": 1.75, "stage": 2.1, "stage split": 0.162, "weight": 0.589,
-            "far": 2.4, "call": 13900,
+            "multiply": 0.231, "panel": 0.356, "update": 2.4, "output": 1.64, "input": 2.21,
+            "output across": 1.43, "input across": 2.07, "stage": 1.72, "stage split": 0.165, "far": 2.17,
+            "call": 12900,
         },
         "depthwise": {
             "sheaf": 0.404, "turn": 1.75, "roll": 0.324, "comb": 0.467, "store": 3.89, "fold": 2.26,
             "weight": 0.485, "far": 5.83, "call": 8950,
         },
         "direct": {
-            "brush": 0.329, "turn": 3.72, "multiply": 0.226, "panel": 0.321, "update": 1.63, "stage": 2.99,
-            "stage split": 0.143, "stage rows": 1.53, "fold": 16.1, "far": 1.78, "call": 9400,
+            "brush": 0.324, "turn": 4.21, "multiply": 0.196, "panel": 0.459, "update": 1.47, "stage": 2.75,
+            "stage split": 0.132, "stage rows": 1.58, "fold": 17.2, "far": 2.11, "call": 9660,
         },
         "implicit_gemm": {
             "multiply": 0.263, "panel": 0.304, "turn": 0.424, "turn patches": 4.98, "stage": 4.75,
