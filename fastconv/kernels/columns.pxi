@@ -125,9 +125,9 @@ cdef object run_matmul(real *c, ix rows, ix inner, ix columns, cnp.ndarray a, cn
     job.weight, job.w_swap = <const char *> cnp.PyArray_DATA(a), cnp.PyArray_ISBYTESWAPPED(a)
     job.w_group, job.w_row, job.w_channel = 0, cnp.PyArray_STRIDE(a, 0), cnp.PyArray_STRIDE(a, 1)
     job.source.data, job.source.swap = <const char *> cnp.PyArray_DATA(b), cnp.PyArray_ISBYTESWAPPED(b)
-    job.source.n = job.source.d = job.source.h = 0
+    job.source.n = job.source.d = job.source.h = job.source.ahead = 0
     job.source.c, job.source.w = cnp.PyArray_STRIDE(b, 0), cnp.PyArray_STRIDE(b, 1)
-    job.bias, job.y_channel, job.activation = NULL, columns, 0
+    job.bias, job.y_channel, job.activation, job.among = NULL, columns, 0, 0
     set_grid(&job.grid, 1, one, 0, 0, 0, 1)
     with nogil:
         correlate(c, &job, threads)

@@ -54,7 +54,7 @@ cdef int make_source(fc_source *s, cnp.ndarray a, Shape p, ix channels, const ix
     cdef int i, at = 0, right = cnp.PyArray_NDIM(a) == p.ndim + 1 + p.batched
     s.data = <const char *> cnp.PyArray_DATA(a)
     s.swap = cnp.PyArray_ISBYTESWAPPED(a)
-    s.n = s.d = s.h = 0
+    s.n = s.d = s.h = s.ahead = 0
     if right and p.batched:
         right = cnp.PyArray_DIM(a, 0) == p.N
         s.n = cnp.PyArray_STRIDE(a, 0)
@@ -130,7 +130,7 @@ cdef void describe_forward(Correlation *c, Tables t, Shape p, fc_source *x, Weig
                 c.w_tap[n] = i * w.tap[0] + j * w.tap[1] + k * w.tap[2]
                 n += 1
     forward_axes(c.axis, t, p)
-    c.bias, c.y_channel, c.activation = bias, plane, p.activation
+    c.bias, c.y_channel, c.activation, c.among = bias, plane, p.activation, 0
     set_grid(&c.grid, p.N, p.out, p.K * plane, p.out[1] * p.out[2], p.out[2], 1)
 
 
@@ -177,7 +177,11 @@ cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, con
     c.groups, c.rows, c.channels = p.groups, p.C // p.groups, p.K // p.groups
     c.weight, c.w_swap = w.data, w.swap
     c.w_group, c.w_row, c.w_channel = c.channels * w.k, w.c, w.k
-    c.bias, c.y_channel, c.activation = bias, plane, 0
+    c.bias, c.y_channel, c.activation, c.plane = bias, plane, 0, plane
+    # A single tap: one phase alone has it, and writes the positions of the others too.
+    c.among = not direct and p.taps == 1 and p.stride[0] * p.stride[1] * p.stride[2] > 1 and p.stride[2] <= FC_AMONG
+    for a in range(3):
+        c.among = c.among and (p.stride[a] - low[a] % p.stride[a]) % p.stride[a] < size[a]
     for a in range(3):
         visited[a] = smaller(p.stride[a], size[a])  # phases that have a position at all
     for index in range(visited[0] * visited[1] * visited[2]):
@@ -196,7 +200,7 @@ cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, con
                     c.axis[a].piece_offset[taps] = i  # kept here until the weights' offsets are tabulated below
                     taps += 1
             c.axis[a].taps = taps
-        if count[0] * count[1] * count[2] == 0:
+        if count[0] * count[1] * count[2] == 0 or (c.among and c.axis[0].taps * c.axis[1].taps * c.axis[2].taps == 0):
             continue
         n = 0
         for i in range(c.axis[0].taps):
@@ -206,7 +210,7 @@ cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, con
                                   + c.axis[2].piece_offset[k] * w.tap[2])
                     n += 1
         set_grid(&c.grid, samples, count, p.C * plane, size[1] * size[2] * p.stride[0], size[2] * p.stride[1], p.stride[2])
-        start = (first[0] * size[1] + first[1]) * size[2] + first[2]
+        start = c.start = (first[0] * size[1] + first[1]) * size[2] + first[2]
         with nogil:
             if direct:
                 direct_correlate(dx + start, &c, threads)
@@ -324,6 +328,8 @@ cdef void largest_phase(Correlation *c, Shape p) noexcept:
     cdef ix i
     cdef ix out[3]
     c.rows, c.channels = p.C // p.groups, p.K // p.groups
+    c.w_row, c.w_channel = c.w_channel, c.w_row
+    c.w_swap = p.taps > 1  # as if: in this order taps do not lie evenly, and are packed
     for i in range(3):
         c.axis[i].taps = ceil_div(p.kernel[i], p.stride[i]) if p.dilation[i] % p.stride[i] else p.kernel[i]
         c.axis[i].size, c.axis[i].step, c.axis[i].mode = p.out[i], 1, 0
@@ -357,6 +363,11 @@ cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except
     source.d = source.h * p.size[1]
     source.c = source.d * p.size[0]
     source.n = source.c * p.C
+    w.tap[2] = sizeof(real)
+    w.tap[1] = w.tap[2] * p.kernel[2]
+    w.tap[0] = w.tap[1] * p.kernel[1]
+    w.c = sizeof(real) * p.taps
+    w.k = w.c * (p.C // p.groups)
     if direction == "backward_weight":
         describe_outer(&o, t, p, &source, &source, one)
         plan_outer(tag, &o, &outer_scratch)

@@ -18,6 +18,7 @@ cdef extern from "native/kernels.h" nogil:
         const char *data
         ix n, c, d, h, w
         int swap
+        ix ahead
     ctypedef struct fc_grid:
         ix samples, od, oh, ow
         ix yn, yd, yh, yw
@@ -54,8 +55,8 @@ cdef extern from "native/kernels.h" nogil:
     void tile_f64(ix rows, ix nv, ix kc, const double *A, ix a_step, const double *B, ix b_stream, double *C, ix ldc, int accumulate, const double *bias, ix ahead)
     void stage_f32(float *strip, const fc_source *s, const char *channel, const fc_axis *axis, const fc_block *b, ix max_rows, ix max_width)
     void stage_f64(double *strip, const fc_source *s, const char *channel, const fc_axis *axis, const fc_block *b, ix max_rows, ix max_width)
-    void gather_f32(float *B, ix stream, const float *strip, const ix *tap_offset, ix taps, const fc_block *b, ix ahead)
-    void gather_f64(double *B, ix stream, const double *strip, const ix *tap_offset, ix taps, const fc_block *b, ix ahead)
+    void gather_f32(float *B, ix stream, ix step, const float *strip, const ix *tap_offset, ix taps, const fc_block *b, ix first, ix last, ix ahead)
+    void gather_f64(double *B, ix stream, ix step, const double *strip, const ix *tap_offset, ix taps, const fc_block *b, ix first, ix last, ix ahead)
     void gather_turned_f32(float *dst, ix out_stream, const float *source, const ix *row_offset, ix rows, const fc_block *b, ix ahead)
     void gather_turned_f64(double *dst, ix out_stream, const double *source, const ix *row_offset, ix rows, const fc_block *b, ix ahead)
     void transpose_f32(float *dst, ix out_stream, const float *src, ix in_stream, ix rows, ix vectors)
@@ -68,20 +69,47 @@ cdef extern from "native/kernels.h" nogil:
     void stretch_f64(ix rows, ix nv, const fc_stretch *stretch, ix count, const double *A, ix a_row, const double *B, const ix *at, double *C, ix ldc, int accumulate)
     void pack_weights_f32(float *A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps, int swap)
     void pack_weights_f64(double *A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps, int swap)
-    void scatter_f32(float *y, ix channel, ix yw, const float *tile, ix ld, ix rows, const fc_block *b, ix vector, ix nv, int accumulate, const float *bias)
-    void scatter_f64(double *y, ix channel, ix yw, const double *tile, ix ld, ix rows, const fc_block *b, ix vector, ix nv, int accumulate, const double *bias)
-    int lies_together_f32(const fc_block *b, ix vector, ix nv, ix yw, ix *at)
-    int lies_together_f64(const fc_block *b, ix vector, ix nv, ix yw, ix *at)
+    enum:
+        FC_AMONG
+    ctypedef struct fc_panel:
+        ix rows, count, kc
+        ix a_row, a_step
+        ix fetch, fetch_step
+        ix b_vector
+        ix source_step
+        ix ahead
+        ix panel, panels
+        int fresh
+        const ix *row
+        ix y_channel, yw
+        int accumulate, stream, activation
+        int among
+        ix start, plane
+        const fc_grid *grid
+    ctypedef struct fc_tile:
+        ix nv, to
+        int together, whole
+    void tiles_of_f32(fc_tile *tile, const fc_block *b, ix yw)
+    void tiles_of_f64(fc_tile *tile, const fc_block *b, ix yw)
+    void pack_tiles_f32(float *B, ix b_vector, ix at, const float *strip, const ix *tap_offset, ix taps, const fc_block *b, const fc_tile *tile)
+    void pack_tiles_f64(double *B, ix b_vector, ix at, const double *strip, const ix *tap_offset, ix taps, const fc_block *b, const fc_tile *tile)
+    void panel_f32(const fc_panel *p, const fc_block *b, const fc_tile *tile, float *y, const float *A, float *B, const float *source, const float *bias, float *buffer)
+    void panel_f64(const fc_panel *p, const fc_block *b, const fc_tile *tile, double *y, const double *A, double *B, const double *source, const double *bias,
+                   double *buffer)
     void activate_f32(float *y, ix count, int activation)
     void activate_f64(double *y, ix count, int activation)
 
-# Bytes of packed panel that a thread streams through while a panel of weights stays: a fraction of a 512 KiB or larger second-level cache.
+# Bytes of packed pixels that a thread streams through while a panel of weights stays: a fraction of a 512 KiB or larger second-level cache. Where pixels are packed
+# without staging, whole sums are, up to WHOLE_BYTES for the narrowest block, so that the result is written once.
 cdef enum:
     PANEL_BYTES = 160 * 1024
+    WHOLE_BYTES = 384 * 1024
     KC_WHOLE = 384         # longest reduction kept in one piece
     KC = 256               # else about this long
     LANES_MAX = 768        # pixels in a block, when the reduction is short
+    LANES_FRESH = 240      # where they are packed on the way
     SPLIT_ROWS = 128       # fewest rows for which a task packs its pixels
+    STREAM_RUN = 128       # elements that lie together in a result that is written past the caches
     SERIAL_FLOPS = 4000000 # below this (about 40 us of work) waking a thread costs more than it saves
 
 
@@ -97,11 +125,17 @@ cdef struct Correlation:
     const void *bias
     ix y_channel
     int activation
+    int among          # nothing else writes the positions between the outputs: they hold the bias
+    ix start, plane    # then: where output 0 lies in a plane, and its size
     # derived by prepare()
     int staged
     ix strides[3]      # of the source in elements, per output step (read in place)
     ix sizes[3]        # of a run, a row and the whole strip (staged)
+    int in_place       # the weights are
+    ix a_row, a_step   # their strides in elements, packed or in place
     ix reduction, kc, panels
+    ix whole           # length of the part of a sum for which a block is packed: pieces of kc
+    int stream         # the result is written past the caches
     ix *tap_offset
     ix *row_offset     # of every row of the patch matrix, for a source read in place
     ix ahead           # elements to a later block of the same source
@@ -185,19 +219,22 @@ cdef void band_at(Bands *b, fc_grid *g, ix id, fc_run *run) noexcept nogil:
     run.width = b.width if g.ow - run.q > b.width else g.ow - run.q
 
 
+cdef int reads_in_place(fc_axis *axis, fc_source *source, ix itemsize) noexcept nogil:
+    """Whether vectors of a source can be loaded where they lie: nothing is padded, strided along the width, swapped or misaligned."""
+    cdef int i, inside = not source.swap and <size_t> source.data % itemsize == 0 and axis[2].step == 1 and (source.w == itemsize or axis[2].size == 1)
+    for i in range(3):
+        inside = inside and fc_axis_inside(&axis[i])
+    return inside and not (source.n % itemsize or source.c % itemsize or source.d % itemsize or source.h % itemsize)
+
+
 cdef void prepare_axes(fc_axis *axis, fc_grid *grid, fc_source *source, ix itemsize, int *staged, ix *strides, ix *tap_offset, ix *sizes) noexcept nogil:
     """Decide between staging strips and reading the source in place, and tabulate where each tap lies.
 
     strides: element strides (sn, sd, sh) of the source; sizes: (run, row, strip) sizes in elements. Needs the grid to be cut.
     """
-    cdef ix a, b, c, t = 0, i
-    cdef int inside = not source.swap and <size_t> source.data % itemsize == 0 and axis[2].step == 1 and (source.w == itemsize or axis[2].size == 1)
-    for i in range(3):
-        inside = inside and fc_axis_inside(&axis[i])
-    if source.n % itemsize or source.c % itemsize or source.d % itemsize or source.h % itemsize:
-        inside = 0
-    staged[0] = not inside
-    if inside:
+    cdef ix a, b, c, t = 0
+    staged[0] = not reads_in_place(axis, source, itemsize)
+    if not staged[0]:
         strides[0] = source.n // itemsize
         strides[1] = source.d // itemsize * axis[0].step
         strides[2] = source.h // itemsize * axis[1].step
@@ -220,90 +257,100 @@ cdef void tabulate_rows(ix *offset, ix channels, ix taps, ix channel_stride, con
 
 
 cdef void pack_patches(real *B, ix stream, real *strip, const fc_source *source, ix channel, const fc_axis *axis, const fc_grid *grid, const fc_block *block,
-                       const ix *rows, const ix *tap_offset, ix taps, ix first, ix last, ix ahead) noexcept nogil:
-    """Rows [first, last) of the patch matrix, row = (channel, tap), of one block of pixels: vector k of stream j at B + j*stream + k*VL.
-
-    rows: the table of tabulate_rows, or NULL if the source is staged through strips.
-    """
-    cdef ix c, t0, t1, at = 0, vl = vector_lanes(B)
+                       const ix *tap_offset, ix taps, ix first, ix last) noexcept nogil:
+    """Rows [first, last) of the patch matrix, row = (channel, tap), of one block of pixels through strips: vector k of stream j at B + j*stream + k*VL."""
+    cdef ix k = first, t, count, vl = vector_lanes(B)
     cdef const char *plane
-    if rows != NULL:
-        plane = source.data + channel * source.c
-        if real is float:
-            gather_f32(B, stream, <const float *> plane, rows + first, last - first, block, ahead)
-        else:
-            gather_f64(B, stream, <const double *> plane, rows + first, last - first, block, ahead)
-        return
-    c = first // taps if taps else 0
-    while first < last:
-        t0 = first - c * taps
-        t1 = taps if (c + 1) * taps < last else last - c * taps
-        plane = source.data + (channel + c) * source.c
+    while k < last:
+        t = k % taps
+        count = smaller(taps - t, last - k)
+        plane = source.data + (channel + k // taps) * source.c
         if real is float:
             stage_f32(strip, source, plane, axis, block, grid.max_rows, grid.max_width)
-            gather_f32(B + at, stream, strip, tap_offset + t0, t1 - t0, block, 0)
+            gather_f32(B + (k - first) * vl, stream, vl, strip, tap_offset + t, count, block, 0, block.vectors, 0)
         else:
             stage_f64(strip, source, plane, axis, block, grid.max_rows, grid.max_width)
-            gather_f64(B + at, stream, strip, tap_offset + t0, t1 - t0, block, 0)
-        at += (t1 - t0) * vl
-        first += t1 - t0
-        c += 1
+            gather_f64(B + (k - first) * vl, stream, vl, strip, tap_offset + t, count, block, 0, block.vectors, 0)
+        k += count
+
+
+cdef void stage_tiles(real *B, ix b_vector, real *strip, const Correlation *c, ix channel, const fc_block *block, const fc_tile *tile, ix first, ix last) noexcept nogil:
+    """Rows [first, last) of the patch matrix of one block through strips, packed as tiles read them."""
+    cdef ix k = first, t, count
+    cdef const char *plane
+    while k < last:
+        t = k % c.taps
+        count = smaller(c.taps - t, last - k)
+        plane = c.source.data + (channel + k // c.taps) * c.source.c
+        if real is float:
+            stage_f32(strip, &c.source, plane, c.axis, block, c.grid.max_rows, c.grid.max_width)
+            pack_tiles_f32(B, b_vector, k - first, strip, c.tap_offset + t, count, block, tile)
+        else:
+            stage_f64(strip, &c.source, plane, c.axis, block, c.grid.max_rows, c.grid.max_width)
+            pack_tiles_f64(B, b_vector, k - first, strip, c.tap_offset + t, count, block, tile)
+        k += count
 
 
 cdef void correlate_task(real *y, Correlation *c, const real *packed, char *memory, ix id, ix first_unit, ix last_unit) noexcept nogil:
     """One block of pixels, for the weight panels [first_unit, last_unit) counted over all groups."""
-    cdef ix mr = tile_mr(y), nr_v = tile_nv(y), vl = vector_lanes(y)
-    cdef ix stream = c.kc * vl, max_vectors = c.grid.lanes // vl
+    cdef ix mr = tile_mr(y), vl = vector_lanes(y)
     cdef fc_block block
+    cdef fc_panel p
     cdef real *B = <real *> memory
-    cdef real *strip = B + max_vectors * stream
-    cdef real *tile = strip + c.sizes[2]
-    cdef ix g, panel, last_panel, k0, kc, rows, j, nv, at, unit = first_unit
+    cdef real *strip = B + c.grid.lanes * c.whole
+    cdef real *buffer = strip + c.sizes[2]
+    cdef ix g, panel, first, last_panel, k0, row, unit = first_unit
     cdef const real *bias
     cdef const real *A
-    cdef real *yrow
-    cdef int accumulate
-    fc_block_place(&block, &c.grid, <char *> (tile + mr * nr_v * vl))
+    cdef const real *source
+    cdef fc_tile *tile = <fc_tile *> (buffer + mr * larger(c.grid.lanes, tile_nv(y) * vl))
+    fc_block_place(&block, &c.grid, <char *> (tile + c.grid.lanes // vl))
     fc_block_make(&block, &c.grid, id, c.staged, c.sizes[0], c.sizes[1], c.strides[0], c.strides[1], c.strides[2])
+    p.kc, p.a_row, p.a_step = c.kc, c.a_row, c.a_step
+    p.fetch_step = c.a_step if c.a_step != 1 else mr
+    if real is float:
+        tiles_of_f32(tile, &block, c.grid.yw)
+    else:
+        tiles_of_f64(tile, &block, c.grid.yw)
+    p.b_vector, p.ahead = c.whole * vl, c.ahead
+    p.source_step = c.source.c // <ix> sizeof(real) if c.taps == 1 else 0
+    p.y_channel, p.yw, p.stream = c.y_channel, c.grid.yw, c.stream
+    p.start, p.plane, p.grid = c.start, c.plane, &c.grid
     while unit < last_unit:
         g = unit // c.panels
-        last_panel = c.panels if (g + 1) * c.panels <= last_unit else last_unit - g * c.panels
+        first, last_panel = unit - g * c.panels, c.panels if (g + 1) * c.panels <= last_unit else last_unit - g * c.panels
+        source = <const real *> (c.source.data + g * c.channels * c.source.c)
         k0 = 0
         while k0 < c.reduction or k0 == 0:
-            kc = c.reduction - k0 if c.reduction - k0 < c.kc else c.kc
-            pack_patches(B, stream, strip, &c.source, g * c.channels, c.axis, &c.grid, &block, c.row_offset, c.tap_offset, c.taps, k0, k0 + kc, c.ahead)
-            accumulate = k0 > 0
-            for panel in range(unit - g * c.panels, last_panel):
-                rows = c.rows - panel * mr if c.rows - panel * mr < mr else mr
-                A = packed + ((g * c.panels + panel) * c.reduction + k0) * mr
-                yrow = y + (g * c.rows + panel * mr) * c.y_channel
-                bias = <const real *> c.bias + g * c.rows + panel * mr if c.bias != NULL and k0 + kc == c.reduction else NULL
-                j = 0
-                while j < block.vectors:
-                    if real is float:
-                        nv = tile_width_f32(block.vectors - j)
-                        if lies_together_f32(&block, j, nv, c.grid.yw, &at):
-                            tile_f32(rows, nv, kc, A, mr, B + j * stream, stream, yrow + at, c.y_channel, accumulate, bias, c.reduction * mr)
-                        else:
-                            tile_f32(rows, nv, kc, A, mr, B + j * stream, stream, tile, nr_v * vl, 0, NULL, c.reduction * mr)
-                            scatter_f32(yrow, c.y_channel, c.grid.yw, tile, nr_v * vl, rows, &block, j, nv, accumulate, bias)
-                    else:
-                        nv = tile_width_f64(block.vectors - j)
-                        if lies_together_f64(&block, j, nv, c.grid.yw, &at):
-                            tile_f64(rows, nv, kc, A, mr, B + j * stream, stream, yrow + at, c.y_channel, accumulate, bias, c.reduction * mr)
-                        else:
-                            tile_f64(rows, nv, kc, A, mr, B + j * stream, stream, tile, nr_v * vl, 0, NULL, c.reduction * mr)
-                            scatter_f64(yrow, c.y_channel, c.grid.yw, tile, nr_v * vl, rows, &block, j, nv, accumulate, bias)
-                    j += nv
-                if c.activation and k0 + kc == c.reduction:
-                    for at in range(rows):
-                        for j in range(block.out_first[block.vectors]):
-                            if real is float:
-                                activate_f32(yrow + at * c.y_channel + block.out[j].at, block.out[j].len, c.activation)
-                            else:
-                                activate_f64(yrow + at * c.y_channel + block.out[j].at, block.out[j].len, c.activation)
-            k0 += c.kc if c.kc else 1
+            p.count = smaller(c.whole, c.reduction - k0)
+            p.row = c.row_offset + k0
+            p.accumulate = k0 > 0
+            p.activation = c.activation if k0 + p.count == c.reduction else 0
+            p.among = c.among and k0 + p.count == c.reduction
+            p.fresh = not c.staged
+            if c.staged:
+                stage_tiles(B, p.b_vector, strip, c, g * c.channels, &block, tile, k0, k0 + p.count)
+            p.fresh, p.panels = not c.staged, last_panel - first
+            for panel in range(first, last_panel):
+                row, p.panel = panel * mr, panel - first
+                p.rows = smaller(mr, c.rows - row)
+                if c.in_place:
+                    A = <const real *> (c.weight + g * c.w_group) + row * c.a_row
+                    p.fetch = mr * c.a_row
+                else:
+                    A = packed + (g * c.panels + panel) * mr * c.reduction
+                    p.fetch = mr * c.reduction
+                A += k0 * c.a_step
+                bias = <const real *> c.bias + g * c.rows + row if c.bias != NULL and k0 + p.count == c.reduction else NULL
+                if real is float:
+                    panel_f32(&p, &block, tile, y + (g * c.rows + row) * c.y_channel, A, B, source, bias, buffer)
+                else:
+                    panel_f64(&p, &block, tile, y + (g * c.rows + row) * c.y_channel, A, B, source, bias, buffer)
+                p.fresh = 0
+            k0 += c.whole if c.whole else 1
         unit = (g + 1) * c.panels if (g + 1) * c.panels < last_unit else last_unit
+    if c.stream:
+        fc_stream_end()
 
 
 cdef struct CorrelationPlan:
@@ -311,21 +358,39 @@ cdef struct CorrelationPlan:
     ix lanes, taps
 
 
+cdef void place_weights(Correlation *c, ix mr, ix itemsize) noexcept nogil:
+    """Decide between packing the weights and reading them where they lie."""
+    cdef ix t, step = c.w_channel if c.taps == 1 else c.w_tap[1] - c.w_tap[0] if c.taps > 1 else itemsize
+    c.in_place = not c.w_swap and <size_t> c.weight % itemsize == 0 and c.w_row % itemsize == 0 and step % itemsize == 0 and c.w_group % itemsize == 0
+    for t in range(c.taps):
+        c.in_place = c.in_place and c.w_tap[t] == t * step
+    c.in_place = c.in_place and (c.channels == 1 or c.w_channel == c.taps * step)
+    c.a_row = c.w_row // itemsize if c.in_place else 1
+    c.a_step = step // itemsize if c.in_place else mr
+
+
 cdef void plan_correlation(real *tag, Correlation *c, CorrelationPlan *p) noexcept nogil:
     """Block sizes and scratch of a correlation, from the problem of one sample alone. Fills the derived fields of `c`."""
-    cdef ix vl = vector_lanes(tag)
+    cdef ix vl = vector_lanes(tag), most
     c.taps = c.axis[0].taps * c.axis[1].taps * c.axis[2].taps
     c.reduction = c.channels * c.taps
     c.panels = ceil_div(c.rows, tile_mr(tag))
-    c.kc = reduction_block(c.reduction, c.taps)
+    c.kc = c.whole = reduction_block(c.reduction, c.taps)
+    place_weights(c, tile_mr(tag), sizeof(real))
     c.grid.vl = vl
-    p.lanes = block_lanes(c.kc, vl, tile_nv(tag), sizeof(real))
+    c.staged = not reads_in_place(c.axis, &c.source, sizeof(real))
+    if c.kc and (not c.staged or c.taps == 1):
+        most = larger(1, WHOLE_BYTES // (vl * tile_nv(tag) * c.kc * <ix> sizeof(real)))  # pieces
+        c.whole = ceil_div(ceil_div(c.reduction, c.kc), ceil_div(ceil_div(c.reduction, c.kc), most)) * c.kc
+    p.lanes = block_lanes(c.whole, vl, tile_nv(tag), sizeof(real))
+    if not c.staged:
+        p.lanes = smaller(p.lanes, larger(1, LANES_FRESH // (vl * tile_nv(tag))) * vl * tile_nv(tag))
     fc_grid_cut(&c.grid, p.lanes)
     prepare_axes(c.axis, &c.grid, &c.source, sizeof(real), &c.staged, c.strides, c.tap_offset, c.sizes)
-    p.packed = <size_t> padded(c.groups * c.panels * c.reduction * tile_mr(tag) + 1024) * sizeof(real)
+    p.packed = <size_t> padded(0 if c.in_place else c.groups * c.panels * c.reduction * tile_mr(tag) + 1024) * sizeof(real)
     p.rows = <size_t> padded(0 if c.staged else c.reduction) * sizeof(ix)
-    p.per_thread = <size_t> padded(c.grid.lanes // vl * c.kc * vl + c.sizes[2] + tile_mr(tag) * tile_nv(tag) * vl) * sizeof(real)
-    p.per_thread = (p.per_thread + fc_block_bytes(&c.grid) + 127) // 64 * 64
+    p.per_thread = <size_t> padded(c.grid.lanes * c.whole + c.sizes[2] + tile_mr(tag) * larger(c.grid.lanes, tile_nv(tag) * vl)) * sizeof(real)
+    p.per_thread = (p.per_thread + c.grid.lanes // vl * sizeof(fc_tile) + fc_block_bytes(&c.grid) + 127) // 64 * 64
 
 
 cdef void pack_panel(real *packed, Correlation *c, ix unit) noexcept nogil:
@@ -341,7 +406,7 @@ cdef void pack_panel(real *packed, Correlation *c, ix unit) noexcept nogil:
 cdef int correlate(real *y, Correlation *c, int threads) except -1 nogil:
     cdef CorrelationPlan p
     cdef ix pixels = c.grid.samples * c.grid.od * c.grid.oh * c.grid.ow
-    cdef ix mr = tile_mr(y), units, splits, blocks, task, g, panel, lanes
+    cdef ix mr = tile_mr(y), units, splits, blocks, task, lanes, plane
     cdef char *memory
     cdef real *packed
     if pixels == 0 or c.groups * c.rows == 0:
@@ -368,6 +433,16 @@ cdef int correlate(real *y, Correlation *c, int threads) except -1 nogil:
         if c.groups > 1:
             splits = larger(splits, ceil_div(4 * threads, blocks))
         splits = smaller(splits, units)
+    if c.among:
+        c.stream = streams(c.grid.samples * c.groups * c.rows * c.plane * sizeof(real)) and c.reduction <= c.whole
+    else:
+        c.stream = streams(pixels * c.groups * c.rows * sizeof(real)) and c.grid.yw == 1
+        c.stream = c.stream and c.grid.ow * (c.grid.oh if c.grid.yh == c.grid.ow else 1) >= STREAM_RUN
+    c.source.ahead = 0
+    if c.staged and c.taps == 1:  # what a block stages is read once, in short pieces that nothing else would fetch early
+        lanes = threads * c.grid.lanes
+        plane = c.grid.oh * c.grid.ow
+        c.source.ahead = lanes // c.grid.ow * c.axis[1].step * c.source.h if lanes < plane else ceil_div(lanes, plane) * c.source.n
     memory = <char *> take_scratch(p.packed + p.rows + threads * p.per_thread + 64)
     packed = <real *> memory
     c.row_offset = NULL
@@ -378,12 +453,12 @@ cdef int correlate(real *y, Correlation *c, int threads) except -1 nogil:
         # Fetching early pays where every element is read once; neighbouring taps would ask for the same lines again.
         c.ahead = threads * c.grid.lanes if c.taps == 1 else 0
     if threads == 1:
-        for task in range(units):
+        for task in range(0 if c.in_place else units):
             pack_panel(packed, c, task)
         for task in range(blocks):
             correlate_task(y, c, packed, memory + p.packed + p.rows, task, 0, units)
     else:
-        for task in prange(units, num_threads=threads, schedule="static"):
+        for task in prange(0 if c.in_place else units, num_threads=threads, schedule="static"):
             pack_panel(packed, c, task)
         for task in prange(blocks * splits, num_threads=threads, schedule="dynamic"):
             correlate_task(y, c, packed, memory + p.packed + p.rows + threadid() * p.per_thread, task // splits,

@@ -227,7 +227,7 @@ cdef void turn_patches(real *turned, ix span, real *patches, real *strip, Side *
         else:
             gather_turned_f64(turned, span, <const double *> plane, s.row_offset + first, last - first, block, ahead)
         return
-    pack_patches(patches, stream, strip, s.source, channel, s.axis, grid, block, NULL, s.tap_offset, s.taps, first, last, 0)
+    pack_patches(patches, stream, strip, s.source, channel, s.axis, grid, block, s.tap_offset, s.taps, first, last)
     if real is float:
         transpose_f32(turned, span, patches, stream, last - first, block.vectors)
     else:
@@ -293,8 +293,8 @@ cdef void turn_task(real *tag, Outer *o, Phase *f, char *memory, ix task) noexce
                      o.lanes if o.b.taps == 1 else 0)
         return
     for v in range(first, last):
-        pack_patches(A + v * o.a_span, vl * vl, strip, o.a.source, group * o.a.channels, o.a.axis, &o.grid, &block, NULL, o.a.tap_offset, o.a.taps,
-                     v * vl, smaller(v * vl + vl, o.a.rows), 0)
+        pack_patches(A + v * o.a_span, vl * vl, strip, o.a.source, group * o.a.channels, o.a.axis, &o.grid, &block, o.a.tap_offset, o.a.taps, v * vl,
+                     smaller(v * vl + vl, o.a.rows))
 
 
 cdef void multiply_block(real *sums, Outer *o, ix at, ix slot, ix group, ix first, ix last, ix panel, ix last_panel, int accumulate) noexcept nogil:

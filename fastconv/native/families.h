@@ -9,6 +9,7 @@
 #include "pack.h"
 #include "vmath.h"
 #include "elementwise.h"
+#include "correlate.h"
 #include "direct.h"
 #include "depthwise.h"
 #include "winograd_points.h"

@@ -69,6 +69,130 @@ INLINE void NAME(tile)(ix rows, ix nv, ix kc, const REAL *A, ix a_step, const RE
     NAME(tiles)[rows - 1][nv - 1](kc, A, a_step, B, b_stream, C, ldc, accumulate, bias, ahead);
 }
 
+/* The tile of correlations, whose operands are read where they lie: A at any strides; B from a packed panel, or, `fresh`, from rows of an image, which are packed on
+ * the way for the panels of A that follow: loads and stores find room beside the multiplications of the first, where a pass of their own costs a tenth of all time.
+ *
+ * A: element (i, k) at A[i*a_row + k*a_step]. B: nv vectors for every k, one behind the other. Fresh: they lie so at source + k*source_step.
+ * C: row i at C + i*ldc, unaligned; `before`, if given, is added to the sum: what C, or another place with rows before_row apart, held. bias is added last.
+ * stream: C is written past the caches; its lines are whole ones then. The order of every element's sum is that of the packed tile above.
+ */
+typedef struct {
+    const REAL *A;
+    ix a_row, a_step;
+    const char *fetch; /* fetched early, a line for every k, fetch_step bytes apart: A of the next panel */
+    ix fetch_step;
+    REAL *B;
+    const REAL *source;
+    ix source_step, ahead; /* fresh: what lies so many elements further is fetched early */
+    const REAL *next;      /* else: a line for every k, next_step elements apart */
+    ix next_step;
+    const REAL *before;
+    ix before_row;
+    REAL *C;
+    ix ldc;
+    const REAL *bias;
+    int stream;
+} NAME(sweep_of);
+
+INLINE void NAME(sweep_body)(const ix rows, const ix nv, const int fresh, ix kc, const NAME(sweep_of) *t)
+{
+    V c[MR][NV];
+    const REAL *a[(MR + 2) / 3]; /* a pointer for three rows: one for each would be more than there are registers */
+    const ix a_row = t->a_row, a_step = t->a_step, fetch_step = t->fetch_step, step = fresh ? t->source_step : t->next_step, ahead = t->ahead;
+    const char *fetch = t->fetch;
+    const REAL *x = fresh ? t->source : t->next;
+    REAL *B = t->B;
+    UNROLL for (ix i = 0; i < rows; i += 3) a[i / 3] = t->A + i * a_row;
+    if (!t->stream && !fresh) UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) FETCH_TO_WRITE(t->C + i * t->ldc + j * VL);
+    UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) c[i][j] = (V){0};
+    for (; kc > 0; kc--) {
+        V b[NV];
+        __builtin_prefetch(fetch);
+        fetch += fetch_step;
+        if (fresh) {
+            UNROLL for (ix j = 0; j < nv; j++) b[j] = LOAD(x + j * VL);
+            UNROLL for (ix j = 0; j < nv; j++) __builtin_prefetch(x + ahead + j * VL, 0, 2);
+            UNROLL for (ix j = 0; j < nv; j++) *(V *)(B + j * VL) = b[j];
+        } else {
+            __builtin_prefetch(x, 0, 2);
+            UNROLL for (ix j = 0; j < nv; j++) b[j] = *(const V *)(B + j * VL);
+        }
+        x += step;
+        UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) c[i][j] += a[i / 3][i % 3 * a_row] * b[j];
+        UNROLL for (ix i = 0; i < rows; i += 3) a[i / 3] += a_step;
+        B += nv * VL;
+    }
+    const REAL *before = t->before, *bias = t->bias;
+    REAL *C = t->C;
+    const ix before_row = t->before_row, ldc = t->ldc;
+    if (before) UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) c[i][j] += LOAD(before + i * before_row + j * VL);
+    if (bias) UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) c[i][j] += bias[i];
+    if (t->stream) UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) STREAM(C + i * ldc + j * VL, c[i][j]);
+    else UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) STORE(C + i * ldc + j * VL, c[i][j]);
+}
+
+typedef void (*NAME(sweep_function))(ix kc, const NAME(sweep_of) *t);
+
+#define SWEEP(r, n)                                                                                                                                 \
+    static __attribute__((noinline)) void NAME(sweep_##r##x##n)(ix kc, const NAME(sweep_of) *t) { NAME(sweep_body)(FC_MIN(r, MR), FC_MIN(n, NV), 0, kc, t); }
+#define FRESH(n)                                                                                                                                    \
+    static __attribute__((noinline)) void NAME(fresh_##n)(ix kc, const NAME(sweep_of) *t) { NAME(sweep_body)(MR, FC_MIN(n, NV), 1, kc, t); }
+#if VBYTES >= 32
+#define SWEEP_ROW(r) SWEEP(r, 1) SWEEP(r, 2) SWEEP(r, 3)
+#define SWEEP_NAMES(r) {NAME(sweep_##r##x1), NAME(sweep_##r##x2), NAME(sweep_##r##x3)}
+FRESH(1) FRESH(2) FRESH(3)
+static const NAME(sweep_function) NAME(freshes)[] = {NAME(fresh_1), NAME(fresh_2), NAME(fresh_3)};
+#else
+#define SWEEP_ROW(r) SWEEP(r, 1) SWEEP(r, 2) SWEEP(r, 3) SWEEP(r, 4) SWEEP(r, 5) SWEEP(r, 6)
+#define SWEEP_NAMES(r) {NAME(sweep_##r##x1), NAME(sweep_##r##x2), NAME(sweep_##r##x3), NAME(sweep_##r##x4), NAME(sweep_##r##x5), NAME(sweep_##r##x6)}
+FRESH(1) FRESH(2) FRESH(3) FRESH(4) FRESH(5) FRESH(6)
+static const NAME(sweep_function) NAME(freshes)[] = {NAME(fresh_1), NAME(fresh_2), NAME(fresh_3), NAME(fresh_4), NAME(fresh_5), NAME(fresh_6)};
+#endif
+SWEEP_ROW(1) SWEEP_ROW(2)
+#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
+SWEEP_ROW(3) SWEEP_ROW(4)
+#endif
+#if VBYTES == 64
+SWEEP_ROW(5) SWEEP_ROW(6) SWEEP_ROW(7) SWEEP_ROW(8)
+#endif
+static const NAME(sweep_function) NAME(sweeps)[][VBYTES >= 32 ? 3 : 6] = {
+    SWEEP_NAMES(1), SWEEP_NAMES(2),
+#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
+    SWEEP_NAMES(3), SWEEP_NAMES(4),
+#endif
+#if VBYTES == 64
+    SWEEP_NAMES(5), SWEEP_NAMES(6), SWEEP_NAMES(7), SWEEP_NAMES(8),
+#endif
+};
+#undef SWEEP
+#undef FRESH
+#undef SWEEP_ROW
+#undef SWEEP_NAMES
+
+/* A whole sum of `count` products in pieces of kc, which are added up in order. fresh: only for MR rows. */
+static void NAME(sweep)(ix rows, ix nv, int fresh, ix count, ix kc, const NAME(sweep_of) *whole)
+{
+    const NAME(sweep_function) piece = fresh ? NAME(freshes)[nv - 1] : NAME(sweeps)[rows - 1][nv - 1];
+    if (count <= kc) {
+        piece(count, whole);
+        return;
+    }
+    REAL sum[MR * NV * VL] __attribute__((aligned(64)));
+    NAME(sweep_of) t = *whole;
+    t.C = sum, t.ldc = NV * VL, t.bias = NULL, t.stream = 0;
+    for (; count > kc; count -= kc) {
+        piece(kc, &t);
+        t.A += kc * t.a_step;
+        t.fetch += kc * t.fetch_step;
+        t.B += kc * nv * VL;
+        t.source += kc * t.source_step;
+        t.next += kc * t.next_step;
+        t.before = sum, t.before_row = NV * VL;
+    }
+    t.C = whole->C, t.ldc = whole->ldc, t.bias = whole->bias, t.stream = whole->stream;
+    piece(count, &t);
+}
+
 /* The same over pixels as the index of the sum: C[rows][nv*VL] (+)= sum over stretches s, pixels p < s.len of A[rows][s.a + p] * B[s.b + p][nv*VL].
  *
  * A: row i at A + i*a_row, as images lie. B: vector j of pixel q at B + at[j] + q*VL; streams may overlap, as those of neighbouring taps do.

@@ -87,6 +87,7 @@ typedef struct {
     const char *data;
     ix n, c, d, h, w; /* strides in bytes */
     int swap;         /* bytes in the other order */
+    ix ahead;         /* from a row that is staged to one that is likely to be staged later, and is fetched early; 0: none is */
 } fc_source;
 
 /* How output pixels are dealt to blocks. Rows longer than a block are cut into pieces of `width`; shorter ones are numbered flat over (n, od, oh, ow). */
@@ -204,7 +205,7 @@ static inline void fc_block_make(fc_block *b, const fc_grid *g, ix id, int stage
         lanes -= len;
         while (len > 0) {
             int part = (int)(len < g->vl - lane ? len : g->vl - lane);
-            fc_add_segment(b->in, &ins, in_first, lane, part, in, !staged);
+            fc_add_segment(b->in, &ins, in_first, lane, part, in, 1);
             fc_add_segment(b->out, &outs, out_first, lane, part, out, g->yw == 1);
             in += part;
             out += part * g->yw;

@@ -4,7 +4,6 @@
  * gather     strip (or source) -> packed panel B[vector][k][VL]
  * transpose  packed panel -> pixels as the reduction index, for the gradient of the weights; gather_turned does both at once
  * weights    any strides -> packed panel A[panel][k][MR]
- * scatter    a tile's result -> destination pixels that do not lie together
  */
 
 /* Every `step`-th element, without touching memory past the last one. */
@@ -116,6 +115,10 @@ static void NAME(stage)(REAL *strip, const fc_source *s, const char *channel, co
                 ix d = fc_source_index(ad, (run->od + i) * ad->step + ad->piece_offset[dp]);
                 for (ix hp = 0; hp < ah->pieces; hp++) {
                     REAL *rows = strip + ((dp * (1 + ad->extra) + i) * ah->pieces + hp) * plane;
+                    for (ix j = 0; s->ahead && j < run->rows; j++) {
+                        const char *row = sample + s->ahead + ((run->oh + j) * ah->step + ah->piece_offset[hp]) * s->h;
+                        for (ix at = 0; at < run->width * aw->step * s->w; at += 64) __builtin_prefetch(row + at, 0, 2);
+                    }
                     for (ix wp = 0; wp < aw->pieces; wp++)
                         NAME(stage_rows)(rows + wp * width, row_size, d < 0 ? NULL : sample + d * s->d, s->h, s->w, s->swap, ah,
                                          run->oh * ah->step + ah->piece_offset[hp], run->rows + ah->extra, aw, run->q * aw->step + aw->piece_offset[wp],
@@ -126,18 +129,19 @@ static void NAME(stage)(REAL *strip, const fc_source *s, const char *channel, co
     }
 }
 
-/* Rows of the patch matrix, each at its own offset from the strip (or source): k-th vector of stream j at B + j*stream + k*VL. `ahead`: elements from here
- * to what this thread is likely to gather next, 0 if it should not be fetched early. */
-static void NAME(gather)(REAL *restrict B, ix stream, const REAL *restrict strip, const ix *restrict tap_offset, ix taps, const fc_block *b, ix ahead)
+/* Rows of the patch matrix, each at its own offset from the strip (or source), of vectors [first, last) of a block, the k-th of vector first + j at B + j*stream + k*step.
+ * `ahead`: elements from here to what this thread is likely to gather next, 0 if it should not be fetched early. */
+static void NAME(gather)(REAL *restrict B, ix stream, ix step, const REAL *restrict strip, const ix *restrict tap_offset, ix taps, const fc_block *b, ix first, ix last,
+                         ix ahead)
 {
-    for (ix j = 0; j < b->vectors; j++, B += stream) {
+    for (ix j = first; j < last; j++, B += stream) {
         const fc_segment *seg = b->in + b->in_first[j], *end = b->in + b->in_first[j + 1];
         if (seg->len == VL) {
             const REAL *p = strip + seg->at;
             for (ix t = 0; t < taps; t++) {
                 /* The same place of a later block: it has the time of a whole block of products to arrive. */
                 if (ahead) __builtin_prefetch(p + tap_offset[t] + ahead, 0, 2);
-                *(V *)(B + t * VL) = LOAD(p + tap_offset[t]);
+                *(V *)(B + t * step) = LOAD(p + tap_offset[t]);
             }
             continue;
         }
@@ -162,14 +166,14 @@ static void NAME(gather)(REAL *restrict B, ix stream, const REAL *restrict strip
                 v = _mm512_mask_loadu_pd(v, (__mmask8)mask[1], p[1] + o);
                 if (n > 2) v = _mm512_mask_loadu_pd(_mm512_mask_loadu_pd(v, (__mmask8)mask[2], p[2] + o), (__mmask8)mask[3], p[3] + o);
 #endif
-                *(V *)(B + t * VL) = (V)v;
+                *(V *)(B + t * step) = (V)v;
             }
             continue;
         }
 #endif
         ix used = end[-1].lane + end[-1].len;
         for (ix t = 0; t < taps; t++) {
-            REAL *o = B + t * VL;
+            REAL *o = B + t * step;
             const REAL *p = strip + tap_offset[t];
             for (const fc_segment *u = seg; u < end; u++)
                 for (ix l = 0; l < u->len; l++) o[u->lane + l] = p[u->at + l];
@@ -368,31 +372,6 @@ static void NAME(pack_weights)(REAL *restrict A, const char *data, ix rows, ix r
                 for (ix i = rows; i < MR; i++) A[i] = 0;
             }
         }
-}
-
-/* Rows of a tile computed into `tile` (row i at tile + i*ld) -> destination: y + i*channel + segment, adding to it if `accumulate`, then bias. */
-static void NAME(scatter)(REAL *y, ix channel, ix yw, const REAL *tile, ix ld, ix rows, const fc_block *b, ix vector, ix nv, int accumulate,
-                          const REAL *bias)
-{
-    for (ix j = 0; j < nv; j++)
-        for (const fc_segment *s = b->out + b->out_first[vector + j]; s < b->out + b->out_first[vector + j + 1]; s++)
-            for (ix i = 0; i < rows; i++) {
-                const REAL *from = tile + i * ld + j * VL + s->lane;
-                REAL *to = y + i * channel + s->at;
-                if (yw == 1) {
-                    V v = LOADN(from, s->len);
-                    if (accumulate) v += LOADN(to, s->len);
-                    if (bias) v += bias[i];
-                    STOREN(to, v, s->len);
-                    continue;
-                }
-                for (ix l = 0; l < s->len; l++) {
-                    REAL v = from[l];
-                    if (accumulate) v += to[l * yw];
-                    if (bias) v += bias[i];
-                    to[l * yw] = v;
-                }
-            }
 }
 
 /* True if the nv vectors from `vector` on are full and lie one behind the other in the destination; *at is where. */

@@ -164,6 +164,12 @@ def convolutions():
     yield Convolution(2, (1, 4, 40, 23), (6, 2, 7, 7), padding=3, groups=2, activation="relu", label="large-kernel")
     yield Convolution(2, (1, 3, 26, 51), (4, 3, 11, 11), stride=2, padding=5, label="large-kernel")
 
+    # one tap: read in place beside the border, positions between which nothing falls, a sum longer than what is packed at once
+    yield Convolution(2, (2, 9, 12, 56), (17, 9, 1, 1), stride=2, padding=(1, 0), label="one-tap")
+    yield Convolution(2, (3, 5, 9, 11), (12, 5, 1, 1), stride=(2, 3), padding=((1, 0), (0, 2)), label="one-tap")
+    yield Convolution(2, (2, 8, 8, 23), (9, 4, 1, 1), stride=(3, 1), groups=2, label="one-tap")
+    yield Convolution(2, (1, 2100, 3, 17), (9, 2100, 1, 1), label="one-tap")
+
     for ndim in (1, 2, 3):
         one, two, three, five, nine = ((size,) * ndim for size in (1, 2, 3, 5, 9))
         yield Convolution(ndim, (2, 4, *one), (3, 4, *one), label="one-pixel")
