@@ -258,6 +258,28 @@ def test_a_single_sample_needs_no_batch_axis():
         testing.same_bits(fc.conv2d_backward(dy[n], x[n], w, padding=1)[0], dx[n])
 
 
+# Results of 16 MiB and more are written past the caches: planes that are whole lines and others, positions that
+# no output of a strided convolution has read.
+LARGE = (((112, 112), 1, None), ((105, 109), 1, "relu"), ((112, 110), (2, 2), None), ((111, 109), (1, 3), None))
+
+
+@pytest.mark.parametrize("size, stride, activation", LARGE)
+@pytest.mark.parametrize("level", LEVELS)
+def test_large_results_have_the_bits_of_small_ones(level, size, stride, activation):
+    rng = np.random.default_rng(0)
+    x, dense = (rng.standard_normal((6, 5, *size)).astype(np.float32) for _ in range(2))
+    w = rng.standard_normal((61, 5, 1, 1)).astype(np.float32)
+    dy = dense[(..., *(slice(None, None, step) for step in np.broadcast_to(stride, 2)))]
+    wide = np.empty((6, 61, *size), np.float32)  # the input whose gradient is asked for; its values do not matter
+    few = {"output_mask": (True, False, False), "stride": stride, "algorithm": "implicit_gemm"}
+    with isa.use(level), fc.num_threads(2):
+        y = fc.conv2d(x, w, activation=activation, algorithm="implicit_gemm")
+        dx = fc.conv2d_backward(dy, wide, w.swapaxes(0, 1), **few)[0]
+        for n in (0, 3, 5):
+            testing.same_bits(fc.conv2d(x[n], w, activation=activation, algorithm="implicit_gemm"), y[n])
+            testing.same_bits(fc.conv2d_backward(dy[n], wide[n], w.swapaxes(0, 1), **few)[0], dx[n])
+
+
 SIMILAR = [case for case in testing.cases() if isinstance(case, (Convolution, Transposed))]
 
 

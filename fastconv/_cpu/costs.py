@@ -97,23 +97,29 @@ def _packed(problem, direction, samples):
         return _packed_weight(problem, samples)
     single = pointwise(problem) if direction == "backward_input" else None
     s = _Sum(problem, direction) if single is None else _Sum(single, "forward")
+    if problem.taps == 1:  # the one phase that has it writes what lies between its outputs, too
+        s.phases = s.strewn = s.read = 1
+        s.in_place = (direction != "forward" or problem.stride[2] == 1) and not max(problem.pad_low + problem.pad_high)
+    joined = problem.taps == 1  # rows lie one behind the other, or are staged so
+    fresh = joined and s.in_place  # packed while the first panel multiplies
+    rows = s.lines if joined else s.source[0]  # that are staged
     vectors = _ceil(samples * s.lines * s.width, s.lanes)  # they run over the ends of rows and of samples
     depth, results = s.groups * s.reduction, s.groups * s.rows * s.phases
     staged = 0 if s.in_place else samples * s.groups * s.channels * s.read
     return {
         "multiply": depth * s.rows * vectors,
         "panel": depth * _ceil(s.rows, PANEL) * vectors,
-        "pack": depth * vectors,
-        "pack line": depth * samples * s.lines,
+        "pack": (not fresh) * depth * vectors,
+        "pack line": (not joined) * depth * samples * s.lines,
         "stage phase": staged * (s.phases > 1) * s.source[0] * (s.source[1] / s.lanes + 1),
         "pack phase": depth * vectors * (s.phases > 1),
-        "stage": staged * s.source[0] * (s.source[1] / s.lanes + 1),
-        "stage split": staged * s.source[0] * s.source[1] * (s.split > 1),
+        "stage": staged * rows * (s.source[1] / s.lanes + 1),
+        "stage split": staged * rows * s.source[1] * (s.split > 1),
         "store": results * vectors * _ceil(s.reduction, s.phases * PIECE),
         "store line": results * samples * s.lines,
         "strew": results * samples * s.lines * s.width * (s.strewn > 1),
         "strew line": results * samples * s.lines * (s.strewn > 1),
-        "weight": depth * s.rows,
+        "weight": (not joined) * depth * s.rows,  # else read in place
         "phase": s.phases - 1,
     }
 

@@ -79,7 +79,7 @@ static void NAME(put_down)(REAL *y, const REAL *buffer, ix ld, const fc_panel *p
 }
 
 /* The position in a plane, counted from that of output 0, of the output after the one at `at`; past the last one: the end of the plane. */
-static inline ix NAME(position_after)(const fc_panel *p, ix at)
+static ix NAME(position_after)(const fc_panel *p, ix at)
 {
     const fc_grid *g = p->grid;
     ix d = at / g->yd, h = at % g->yd / g->yh, w = at % g->yd % g->yh / g->yw + 1;
@@ -88,43 +88,52 @@ static inline ix NAME(position_after)(const fc_panel *p, ix at)
     return d == g->od ? p->plane - p->start : d * g->yd + h * g->yh + w * g->yw;
 }
 
+/* `count` elements of the same value, to a place of the result or to where its lines gather. */
+INLINE void NAME(put_rest)(NAME(gathered) *line, REAL *to, V rest, ix count, int stream)
+{
+    for (ix n; count > 0; count -= n, to += n) {
+        n = FC_MIN(count, (ix)FC_BLOCK);
+        REAL *o = stream ? NAME(gathered_room)(line, n) : to;
+        for (ix l = 0; l < n; l += VL) STOREN(o + l, rest, FC_MIN(VL, n - l));
+        line->held += n;
+    }
+}
+
 /* Rows of the buffer -> outputs of a whole block and the positions up to the next output: what lies between outputs is written in the same pass. */
 static void NAME(put_among)(REAL *y, const REAL *buffer, ix ld, const fc_panel *p, const fc_block *b, const REAL *bias)
 {
     const fc_segment *const end = b->out + b->out_first[b->vectors];
-    const ix yw = p->yw;
+    const ix yw = p->yw, yn = p->grid->yn, sample0 = b->out->at / yn * yn, beyond = NAME(position_after)(p, (end[-1].at % yn) + (end[-1].len - 1) * yw);
+    NAME(gathered) line;
     for (ix i = 0; i < p->rows; i++, y += p->y_channel, buffer += ld) {
         const V rest = SPLAT(bias ? bias[i] : 0);
         const REAL *from = buffer;
-        NAME(gathered) line;
-        REAL *to = NULL; /* where the next element belongs */
+        ix sample = sample0;
         line.held = 0;
+        line.to = NULL;
         for (const fc_segment *s = b->out; s < end; from += s->len, s++) {
-            const ix sample = s->at / p->grid->yn * p->grid->yn, at = s->at - sample;
-            ix left = NAME(position_after)(p, at + (s->len - 1) * yw) - at, values = FC_MIN(left, s->len * yw);
-            if (at == 0) left += p->start;
-            REAL *const first = y + sample + at - (at == 0 ? p->start : 0);
-            if (first != to) {
-                if (p->stream && to) NAME(gathered_write)(&line, 1);
-                line.to = to = first;
+            REAL *to = y + s->at;
+            while (s->at >= sample + yn) sample += yn;
+            if (s->at == sample || s == b->out) { /* another plane */
+                if (p->stream && line.held) NAME(gathered_write)(&line, 1);
+                line.held = 0;
+                line.to = s->at == sample ? to - p->start : to;
+                if (s->at == sample) NAME(put_rest)(&line, line.to, rest, p->start, p->stream);
             }
-            for (ix before = at == 0 ? p->start : 0, done = 0; left > 0; left -= done) {
-                done = before ? FC_MIN(before, FC_BLOCK) : values ? values : FC_MIN(left, FC_BLOCK);
-                REAL *o = p->stream ? NAME(gathered_room)(&line, done) : to;
-                if (!before && values && yw == 1) STOREN(o, LOADN(from, done), done); /* a segment lies in one vector */
-                else if (!before && values && yw == 2) {
-                    const V v = LOADN(from, s->len);
-                    STOREN(o, NAME(zip)(v, rest, 0), FC_MIN(done, VL));
-                    if (done > VL) STOREN(o + VL, NAME(zip)(v, rest, 1), done - VL);
-                } else {
-                    for (ix l = 0; l < done; l += VL) STOREN(o + l, rest, FC_MIN(VL, done - l));
-                    if (!before && values) for (ix l = 0; l * yw < done; l++) o[l * yw] = from[l];
-                }
-                if (before) before -= done;
-                else if (values) values -= done;
-                if (p->stream) line.held += done;
-                to += done;
+            const ix next = s + 1 == end ? sample + beyond : s[1].at < sample + yn ? s[1].at : sample + p->plane - p->start;
+            const ix left = next - s->at, n = FC_MIN(left, s->len * yw); /* a segment lies in one vector */
+            REAL *o = p->stream ? NAME(gathered_room)(&line, n) : to;
+            const V v = LOADN(from, s->len);
+            if (yw == 1) STOREN(o, v, n);
+            else if (yw == 2) {
+                STOREN(o, NAME(zip)(v, rest, 0), FC_MIN(n, VL));
+                if (n > VL) STOREN(o + VL, NAME(zip)(v, rest, 1), n - VL);
+            } else {
+                for (ix l = 0; l < n; l += VL) STOREN(o + l, rest, FC_MIN(VL, n - l));
+                for (ix l = 0; l * yw < n; l++) o[l * yw] = from[l];
             }
+            line.held += n;
+            NAME(put_rest)(&line, to + n, rest, left - n, p->stream);
         }
         if (p->stream) NAME(gathered_write)(&line, 1);
     }
@@ -137,7 +146,10 @@ static void NAME(tiles_of)(fc_tile *tile, const fc_block *b, ix yw)
         tile->nv = NAME(tile_width)(b->vectors - j);
         tile->together = NAME(lies_together)(b, j, tile->nv, yw, &tile->to);
         tile->whole = 1;
-        for (ix v = j; v < j + tile->nv; v++) tile->whole &= b->in[b->in_first[v]].len == VL && b->in[b->in_first[v]].at == b->in[b->in_first[j]].at + (v - j) * VL;
+        for (ix v = j; v < j + tile->nv; v++) {
+            const fc_segment *s = b->in + b->in_first[v];
+            tile->whole &= s->len == VL && s->at == b->in[b->in_first[j]].at + (v - j) * VL;
+        }
     }
 }
 
@@ -160,8 +172,8 @@ static void NAME(panel)(const fc_panel *p, const fc_block *b, const fc_tile *til
     const ix tiles = fc_ceil_div(b->vectors, NV), later = (p->panels - 1) * tiles, columns = b->vectors * VBYTES / 64 + 1;
     const int spread = p->ahead && p->panel && later >= columns;
     ix column = spread ? (p->panel - 1) * tiles * columns / later : 0, due = spread ? (p->panel - 1) * tiles * columns % later : 0;
-    NAME(sweep_of) t = {A, p->a_row, p->a_step, (const char *)(A + p->fetch), p->fetch_step * REAL_BYTES, B, source, p->source_step, p->ahead && later < columns ? p->ahead : 0, A, 0,
-                        NULL, 0, buffer, ld, bias, 0};
+    NAME(sweep_of) t = {A, p->a_row, p->a_step, (const char *)(A + p->fetch), p->fetch_step * REAL_BYTES, B, source, p->source_step,
+                        later < columns ? p->ahead : 0, A, 0, NULL, 0, buffer, ld, bias, 0};
     if (held && p->accumulate) NAME(pick_up)(buffer, ld, y, p, b, 0, b->vectors);
     for (ix j = 0, nv; j < b->vectors; j += nv, tile++) {
         int fresh = p->fresh;

@@ -96,6 +96,21 @@ static void NAME(stage_rows)(REAL *dst, ix pitch, const char *plane, ix stride_h
 {
     ix low, high;
     NAME(row_inside)(aw, start, count, &low, &high);
+#if VBYTES == 64 && REAL_BYTES == 4
+    if (count <= 5 * VL && aw->mode == FC_ZEROS && aw->step == 1 && stride == (ix)sizeof(REAL) && !swap
+        && ((uintptr_t)plane | (uintptr_t)stride_h) % sizeof(REAL) == 0) { /* a few masked loads; masked-off lanes are not touched in memory */
+        for (ix j = 0; j < rows; j++, dst += pitch) {
+            const ix h = fc_source_index(ah, index + j * ah->step);
+            const REAL *row = plane && h >= 0 ? (const REAL *)(plane + h * stride_h) + start : NULL;
+            for (ix l = 0; l < count; l += VL) {
+                const V v = row ? NAME(load_between)(row + l, low - l, high - l) : (V){0};
+                if (l + VL <= count) STORE(dst + l, v);
+                else STOREN(dst + l, v, count - l);
+            }
+        }
+        return;
+    }
+#endif
     for (ix j = 0; j < rows; j++, dst += pitch) {
         ix h = fc_source_index(ah, index + j * ah->step);
         NAME(stage_part)(dst, plane && h >= 0 ? plane + h * stride_h : NULL, aw, start, count, low, high, stride, swap);
@@ -129,10 +144,10 @@ static void NAME(stage)(REAL *strip, const fc_source *s, const char *channel, co
     }
 }
 
-/* Rows of the patch matrix, each at its own offset from the strip (or source), of vectors [first, last) of a block, the k-th of vector first + j at B + j*stream + k*step.
- * `ahead`: elements from here to what this thread is likely to gather next, 0 if it should not be fetched early. */
-static void NAME(gather)(REAL *restrict B, ix stream, ix step, const REAL *restrict strip, const ix *restrict tap_offset, ix taps, const fc_block *b, ix first, ix last,
-                         ix ahead)
+/* Rows of the patch matrix, each at its own offset from the strip (or source), of vectors [first, last) of a block, the k-th of vector first + j at
+ * B + j*stream + k*step. `ahead`: elements from here to what this thread is likely to gather next, 0 if it should not be fetched early. */
+static void NAME(gather)(REAL *restrict B, ix stream, ix step, const REAL *restrict strip, const ix *restrict tap_offset, ix taps, const fc_block *b,
+                         ix first, ix last, ix ahead)
 {
     for (ix j = first; j < last; j++, B += stream) {
         const fc_segment *seg = b->in + b->in_first[j], *end = b->in + b->in_first[j + 1];
