@@ -16,28 +16,39 @@ cdef extern from "native/kernels.h" nogil:
         const ix *h0
         const ix *w0
         int swap
-    const ix FC_NO_TAP
+    ctypedef struct fc_place:
+        pass
+    const ix FC_NO_TAP, WINO_SPAN, FC_LINE
+    enum:
+        WINO_RUNS
+    ix fc_find_places(fc_place *r, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
     void wino_filter_f32(float *U, ix step, ix plane, const float *taps, ix channels, ix n, ix r)
     void wino_filter_f64(double *U, ix step, ix plane, const double *taps, ix channels, ix n, ix r)
-    void wino_input_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
-    void wino_input_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
-    void wino_gradient_f32(float *out, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
-    void wino_gradient_f64(double *out, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p, ix last)
+    void wino_input_f32(float *out, ix step, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, ix channels, const fc_tiles *g,
+                        ix h0, ix w0, ix p, ix last)
+    void wino_input_f64(double *out, ix step, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, ix channels, const fc_tiles *g,
+                        ix h0, ix w0, ix p, ix last)
+    void wino_gradient_f32(float *out, ix step, ix plane, ix group, float *T, float *row, const fc_source *s, const char *channel, ix channels, const fc_tiles *g,
+                           ix h0, ix w0, ix p, ix last)
+    void wino_gradient_f64(double *out, ix step, ix plane, ix group, double *T, double *row, const fc_source *s, const char *channel, ix channels, const fc_tiles *g,
+                           ix h0, ix w0, ix p, ix last)
     void wino_turn_f32(float *M, ix ld, const float *rows, ix tiles)
-    void wino_output_f32(float *y, const float *M, ix plane, float *strip, float bias, int activation, const fc_source *s, const char *source,
-                         const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
-    void wino_turn_f64(double *M, ix ld, const double *rows, ix tiles)
-    void wino_output_f64(double *y, const double *M, ix plane, double *strip, double bias, int activation, const fc_source *s, const char *source,
-                         const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
+    void wino_output_f32(float *y, ix channels, const float *M, ix ld, ix plane, float *strip, const float *bias, int activation, const fc_source *s,
+                         const char *source, const fc_filter *f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix tiles, int stream)
     void wino_weights_f32(float *dweight, ix lane_stride, ix lanes, const float *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
                           float *G, ix n, ix r)
+    void wino_turn_f64(double *M, ix ld, const double *rows, ix tiles)
+    void wino_output_f64(double *y, ix channels, const double *M, ix ld, ix plane, double *strip, const double *bias, int activation, const fc_source *s,
+                         const char *source, const fc_filter *f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix tiles, int stream)
     void wino_weights_f64(double *dweight, ix lane_stride, ix lanes, const double *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
                           double *G, ix n, ix r)
 
 cdef enum:
     WINO_OUTPUTS = 6                  # outputs of a tile along an axis, at most
     WINO_TILES = 96                   # tiles of a block that all threads take to the end together
-    WINO_OWN_TILES = 48               # of one that a thread takes alone: points * (channels + WINO_ROWS) * 48 values pass through its caches
+    WINO_OWN_TILES = 48               # of one that a thread takes alone, unless ...
+    WINO_NEAR_BYTES = 3 * 512 * 1024  # ... the inputs and the products of 96 stay in or near its caches, or ...
+    WINO_FILTER_BYTES = 16 * 1024 * 1024  # ... the filters come from memory for every block of them, which is worth sharing then
     WINO_OWN_BYTES = 4 * 1024 * 1024  # its transformed input, at most
     WINO_INPUT_BYTES = 6 * 1024 * 1024  # both operands of the gradient of the weights: stay in a last-level cache
     WINO_ROWS = 32                    # filters that one task takes
@@ -67,9 +78,9 @@ cdef struct Winograd:
     ix w_group, w_row, w_channel
     int w_swap
     const void *bias
-    int activation
+    int activation, stream   # the result is written past the caches
     # derived; virtual rows and channels are (row, phase) and (channel, phase)
-    ix virtual_rows, virtual_channels, panels, block, u_plane, v_plane, m_plane, own_plane, task_size, own_size
+    ix virtual_rows, virtual_channels, panels, block, u_plane, v_plane, m_plane, own_plane, task_size, own_size, own_tiles
     bint private     # every thread transforms the tiles that it multiplies
 
 
@@ -86,14 +97,14 @@ cdef inline ix unaliased(ix elements) noexcept nogil:
     return (elements + 31) // 32 * 32 + 16
 
 
-cdef inline ix points_scratch(const fc_tiles *g, ix tiles, ix vl) noexcept nogil:
-    """Elements of the half transformed rows of a block of tiles, with room for a row of tiles in front and a vector behind."""
-    return g.n * g.n * (2 * tiles + 2 * vl)
+cdef inline ix points_scratch(const fc_tiles *g) noexcept nogil:
+    """Elements of the half transformed rows of up to WINO_TILES tiles."""
+    return g.n * g.n * WINO_SPAN
 
 
 cdef inline ix transform_scratch(const fc_tiles *g, ix tiles, ix vl) noexcept nogil:
     """The same and behind it the staged rows of a tile row."""
-    return points_scratch(g, tiles, vl) + g.n * ((tiles + vl) * WINO_OUTPUTS + 8)
+    return points_scratch(g) + g.n * ((tiles + vl) * WINO_OUTPUTS + 8)
 
 
 cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thread) noexcept nogil:
@@ -105,7 +116,11 @@ cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thre
     w.u_plane = unaliased(w.panels * w.virtual_channels * mr)
     w.v_plane = unaliased(w.virtual_channels * w.block)
     w.m_plane = unaliased(WINO_ROWS * w.block)
-    w.own_plane = unaliased(w.virtual_channels * WINO_OWN_TILES)
+    w.own_tiles = WINO_TILES
+    if (w.points * (w.virtual_channels + WINO_ROWS) * WINO_TILES * <ix> sizeof(real) > WINO_NEAR_BYTES
+            and w.points * w.u_plane * <ix> sizeof(real) <= WINO_FILTER_BYTES):
+        w.own_tiles = WINO_OWN_TILES
+    w.own_plane = unaliased(w.virtual_channels * w.own_tiles)
     w.private = w.points * w.own_plane * <ix> sizeof(real) <= WINO_OWN_BYTES
     shared[0] = <size_t> (w.points * (w.u_plane + w.v_plane)) * sizeof(real)
     # a task of the input transform holds rows of points and a staged row; one of the output transform the products and a strip
@@ -144,40 +159,49 @@ cdef void winograd_filters(real *U, ix step, ix plane, Winograd *w, ix g, ix pan
 
 cdef void winograd_input(real *V, Winograd *w, ix g, ix first, ix p, ix last, ix c, ix last_c, real *scratch) noexcept nogil:
     """Tiles [p, last) of virtual channels [c, last_c): V[point][vector of tiles][virtual channel]. `first` is the superblock's first tile."""
-    cdef ix vl = vector_lanes(V), group = w.virtual_channels * vl, phase
-    cdef real *row = scratch + points_scratch(&w.tiles, w.block, vl)
+    cdef ix vl = vector_lanes(V), group = w.virtual_channels * vl, phase, count
+    cdef real *row = scratch + points_scratch(&w.tiles)
     cdef const char *plane
     V += (p - first) * w.virtual_channels
-    while c < last_c:
+    while c < last_c:  # the channels of a phase together
         phase = c // w.channels
+        count = smaller((phase + 1) * w.channels, last_c) - c
         plane = w.source.data + (g * w.channels + c % w.channels) * w.source.c
         if real is float:
-            wino_input_f32(V + c * vl, w.v_plane, group, scratch, row, &w.source, plane, &w.tiles, w.source_phases.h[phase], w.source_phases.w[phase], p, last)
+            wino_input_f32(V + c * vl, vl, w.v_plane, group, scratch, row, &w.source, plane, count, &w.tiles, w.source_phases.h[phase], w.source_phases.w[phase], p, last)
         else:
-            wino_input_f64(V + c * vl, w.v_plane, group, scratch, row, &w.source, plane, &w.tiles, w.source_phases.h[phase], w.source_phases.w[phase], p, last)
-        c += 1
+            wino_input_f64(V + c * vl, vl, w.v_plane, group, scratch, row, &w.source, plane, count, &w.tiles, w.source_phases.h[phase], w.source_phases.w[phase], p, last)
+        c += count
 
 
 cdef void winograd_outputs(real *y, Winograd *w, ix g, ix p, ix last, ix panel, ix last_panel, real *scratch) noexcept nogil:
     """Products of tiles [p, last) in `scratch`, [point][filter][tile] -> outputs of the filters of panels [panel, last_panel)."""
-    cdef ix mr = tile_mr(y), per_phase = w.panels // w.row_phases.count, u, row, phase, k
+    cdef ix mr = tile_mr(y), per_phase = w.panels // w.row_phases.count, u, phase = -1, first, rows, k, count = 0
     cdef real *strip = scratch + w.points * w.m_plane
+    cdef real *M
+    cdef const real *bias = NULL
     cdef const char *source = w.source.data + g * w.channels * w.source.c
+    cdef fc_place places[WINO_RUNS]
     cdef fc_filter f
     f.channels, f.channel_stride, f.swap, f.r = w.channels, w.w_channel, w.w_swap, w.r
     f.phases, f.h0, f.w0 = w.source_phases.count, w.source_phases.h, w.source_phases.w
     for u in range(panel, last_panel):
-        phase = u // per_phase
+        if u // per_phase != phase:
+            phase = u // per_phase
+            count = fc_find_places(places, &w.tiles, w.row_phases.h[phase], w.row_phases.w[phase], p, last)
         f.tap_offset = w.row_phases.taps + phase * w.r * w.r if w.row_phases.taps != NULL else w.source_phases.taps
-        for row in range(smaller(w.rows - u % per_phase * mr, mr)):
-            k = g * w.rows + u % per_phase * mr + row
-            f.data = w.weight + g * w.w_group + (u % per_phase * mr + row) * w.w_row
-            if real is float:
-                wino_output_f32(y + k * w.tiles.yc, scratch + ((u - panel) * mr + row) * w.block, w.m_plane, strip, (<const float *> w.bias)[k] if w.bias != NULL else 0,
-                                w.activation, &w.source, source, &f, &w.tiles, w.row_phases.h[phase], w.row_phases.w[phase], p, last)
-            else:
-                wino_output_f64(y + k * w.tiles.yc, scratch + ((u - panel) * mr + row) * w.block, w.m_plane, strip, (<const double *> w.bias)[k] if w.bias != NULL else 0,
-                                w.activation, &w.source, source, &f, &w.tiles, w.row_phases.h[phase], w.row_phases.w[phase], p, last)
+        first = u % per_phase * mr
+        rows, k = smaller(w.rows - first, mr), g * w.rows + first
+        f.data = w.weight + g * w.w_group + first * w.w_row
+        M = scratch + (u - panel) * mr * w.block
+        if w.bias != NULL:
+            bias = <const real *> w.bias + k
+        if real is float:
+            wino_output_f32(y + k * w.tiles.yc, rows, M, w.block, w.m_plane, strip, bias, w.activation, &w.source, source, &f, w.w_row, &w.tiles, places, count, last - p,
+                            w.stream)
+        else:
+            wino_output_f64(y + k * w.tiles.yc, rows, M, w.block, w.m_plane, strip, bias, w.activation, &w.source, source, &f, w.w_row, &w.tiles, places, count, last - p,
+                            w.stream)
 
 
 cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, ix plane, ix ahead, const real *V, ix first, ix p, ix last, ix panel, ix last_panel,
@@ -259,13 +283,15 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     if tiles == 0:
         return 0
     plan_winograd(y, w, &shared, &per_thread)
+    # rows that share a line with others are better written in the caches
+    w.stream = (streams(w.samples * w.tiles.yn * sizeof(real)) and w.tiles.sw == 1 and w.tiles.dw * sizeof(real) % FC_LINE == 0 and <size_t> y % FC_LINE == 0)
     memory = <char *> take_scratch(shared + threads * per_thread)
     own = memory + shared
     U = <real *> memory
     V = U + w.points * w.u_plane
     once = tiles <= w.block  # every filter meets one block of tiles: its transform need not leave the thread's own cache
     if w.private and not once:
-        w.block, w.v_plane, w.m_plane = WINO_OWN_TILES, w.own_plane, unaliased(WINO_ROWS * WINO_OWN_TILES)
+        w.block, w.v_plane, w.m_plane = w.own_tiles, w.own_plane, unaliased(WINO_ROWS * w.own_tiles)
     blocks = ceil_div(tiles, w.block)
     if w.private and not once and blocks < 8 * threads:
         blocks = ceil_div(blocks, threads) * threads  # equal shares
@@ -476,24 +502,26 @@ cdef void plan_winograd_outer(real *tag, WinogradOuter *w, int threads, size_t *
 
 cdef void winograd_turn(real *out, ix plane, WinogradOuter *w, bint gradient, ix g, ix first, ix channels, ix p, ix last, real *scratch) noexcept nogil:
     """A vector of channels of dy, or of (phase, channel) of x: out[point][tile][lane = channel]. Lanes past the last channel become zeros."""
-    cdef ix vl = vector_lanes(out), c, phase, point, vectors = ceil_div(last - p, vl), span = unaliased(vl * WINO_TILES)
-    cdef real *row = scratch + points_scratch(&w.tiles, WINO_TILES, vl)
+    cdef ix vl = vector_lanes(out), c = 0, count, phase, point, vectors = ceil_div(last - p, vl), span = unaliased(vl * WINO_TILES)
+    cdef real *row = scratch + points_scratch(&w.tiles)
     cdef real *points = scratch + padded(transform_scratch(&w.tiles, WINO_TILES, vl))
     cdef const char *data
-    for c in range(channels):
+    while c < channels:
+        phase = 0 if gradient else (first + c) // w.channels
+        count = channels - c if gradient else smaller((phase + 1) * w.channels - first, channels) - c  # those of a phase together
         if gradient:
             data = w.dy.data + (g * w.rows + first + c) * w.dy.c
             if real is float:
-                wino_gradient_f32(points + c * vl, span, vl * vl, scratch, row, &w.dy, data, &w.dy_tiles, 0, 0, p, last)
+                wino_gradient_f32(points + c * vl, vl, span, vl * vl, scratch, row, &w.dy, data, count, &w.dy_tiles, 0, 0, p, last)
             else:
-                wino_gradient_f64(points + c * vl, span, vl * vl, scratch, row, &w.dy, data, &w.dy_tiles, 0, 0, p, last)
+                wino_gradient_f64(points + c * vl, vl, span, vl * vl, scratch, row, &w.dy, data, count, &w.dy_tiles, 0, 0, p, last)
         else:
-            phase = (first + c) // w.channels
             data = w.source.data + (g * w.channels + (first + c) % w.channels) * w.source.c
             if real is float:
-                wino_input_f32(points + c * vl, span, vl * vl, scratch, row, &w.source, data, &w.tiles, w.phases.h[phase], w.phases.w[phase], p, last)
+                wino_input_f32(points + c * vl, vl, span, vl * vl, scratch, row, &w.source, data, count, &w.tiles, w.phases.h[phase], w.phases.w[phase], p, last)
             else:
-                wino_input_f64(points + c * vl, span, vl * vl, scratch, row, &w.source, data, &w.tiles, w.phases.h[phase], w.phases.w[phase], p, last)
+                wino_input_f64(points + c * vl, vl, span, vl * vl, scratch, row, &w.source, data, count, &w.tiles, w.phases.h[phase], w.phases.w[phase], p, last)
+        c += count
     for point in range(w.points):
         if real is float:
             transpose_f32(out + point * plane, 0, points + point * span, vl * vl, channels, vectors)

@@ -42,6 +42,67 @@ static inline fc_tile_run fc_tile_row(const fc_tiles *g, ix p, ix last)
     fc_tile_run r = {map / (g->ph * g->pw), phase / g->pw, phase % g->pw, row % g->th, tx, g->tw - tx < last - p ? g->tw - tx : last - p};
     return r;
 }
+
+#define WINO_RUNS 97 /* one more than the tiles, and so runs, that are transformed at a time */
+#define WINO_SPAN 240 /* from one row of points to the next: room for a row of tiles in front and a vector behind; an odd number of cache lines */
+#define FC_NO_ROW PTRDIFF_MIN
+/* A run as all channels share it: its first tile counted from the block's, its tiles, the source rows that are transformed for it, the runs above it that wait for them,
+ * columns [low, high) of `columns` that lie in the source, its first one, and where rows begin. */
+typedef struct { ix at, len, rows, above, low, high, columns, start, offset[WINO_MAX]; } fc_tile_rows;
+
+/* The runs of tiles [p, last). `inputs`: rows of a tile; `shared`: the run below is given this one's last rows if it belongs to the same sample and covers the same
+ * columns. `size`: bytes of an element if rows are read in place, whose offsets then are those of their first column; else 0. */
+static ix fc_find_tile_rows(fc_tile_rows *r, const fc_source *s, const fc_tiles *g, ix h0, ix w0, ix p, ix last, ix inputs, int shared, ix size)
+{
+    const ix first = p, m = g->m;
+    ix above = 0, count = 0;
+    for (; p < last; r++, count++) {
+        fc_tile_run run = fc_tile_row(g, p, last);
+        const int gives = shared && run.ty + 1 < g->th && last - (p + run.len) >= run.tx + run.len;
+        r->at = p - first;
+        r->len = run.len;
+        r->rows = gives ? m : inputs;
+        r->above = above;
+        r->start = run.tx * m * g->w.step + w0 + run.w;
+        r->low = 0;
+        r->high = r->columns = (run.len - 1) * m + inputs;
+        if (size) {
+            r->low = FC_MIN(FC_MAX(-r->start, 0), r->columns);
+            r->high = FC_MAX(FC_MIN(g->w.size - r->start, r->columns), r->low);
+        }
+        for (ix i = 0; i < r->rows; i++) {
+            ix h = fc_source_index(&g->h, (run.ty * m + i) * g->h.step + h0 + run.h);
+            r->offset[i] = h < 0 ? FC_NO_ROW : run.n * s->n + h * s->h + r->start * size;
+        }
+        above = gives ? above + 1 : 0;
+        p += run.len;
+    }
+    return count;
+}
+
+/* Where the outputs of a run go: rows [first, last) and columns [low, high) of its tiles have a place in the destination, the first of them at `to` of a channel. */
+typedef struct { fc_tile_run run; ix at, first, last, low, high, to; } fc_place;
+
+/* Those of the runs of tiles [p, last) that have any. */
+static ix fc_find_places(fc_place *r, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
+{
+    const ix begin = p, m = g->m;
+    fc_place *const all = r;
+    for (; p < last; p += r->run.len, r += r->first < r->last && r->low < r->high) {
+        r->run = fc_tile_row(g, p, last);
+        r->at = p - begin;
+        const ix o = r->run.ty * m, c = r->run.tx * m, h = first_h + r->run.h, w = first_w + r->run.w;
+        r->first = r->low = 0;
+        r->last = FC_MIN(m, g->oh - o);
+        r->high = FC_MIN(r->run.len * m, g->ow - c);
+        while (r->first < r->last && h + (o + r->first) * g->sh < 0) r->first++;
+        while (r->first < r->last && h + (o + r->last - 1) * g->sh >= g->dh) r->last--;
+        while (r->low < r->high && w + (c + r->low) * g->sw < 0) r->low++;
+        while (r->low < r->high && w + (c + r->high - 1) * g->sw >= g->dw) r->high--;
+        r->to = r->run.n * g->yn + (h + (o + r->first) * g->sh) * g->yh + w + (c + r->low) * g->sw;
+    }
+    return r - all;
+}
 #endif
 
 INLINE void NAME(wino_filter_body)(REAL *U, ix step, ix plane, const REAL *taps, ix channels, const ix n, const ix m)
@@ -69,96 +130,85 @@ static void NAME(wino_filter)(REAL *U, ix step, ix plane, const REAL *taps, ix c
     WINO_EVERY_TILE(n, n + 1 - r, NAME(wino_filter_body), U, step, plane, taps, channels);
 }
 
-/* The points along one source row for the tiles of a run, stored at every place that needs them: place k lies `back` elements before place k - 1. */
-INLINE void NAME(wino_row)(REAL *to, ix back, ix places, ix ts, const REAL *row, ix low, ix high, ix len, ix next, const int gradient, const ix n,
-                            const ix m)
+/* The points along source rows for the tiles of a run, `count` rows (NULL: one of zeros), each stored at every place that needs it: row i of this run is
+ * row i + m of the run above, if that waits for it, which lies `back` elements before. */
+INLINE void NAME(wino_rows)(REAL *to, ix back, ix above, const REAL *const *row, ix count, ix low, ix high, ix len, ix next, const int gradient, const ix n, const ix m)
 {
-    const ix inputs = gradient ? m : n, reach = m * VL + FC_MAX(m - 1, inputs - m);
-    V d[WINO_MAX], t[WINO_MAX];
-    for (ix q = 0; q < len; q += VL) { /* what spills over the end of a run is overwritten by the next run */
-        /* the next channel's row: each is read once, and the processor does not foresee the leap */
-        UNROLL for (ix j = 0; j < m; j++) __builtin_prefetch((const char *)(row + q * m + j * VL) + next);
-        if (q * m >= low && q * m + reach <= high) NAME(split_tiles)(row, q * m, low, high, d, m, inputs, 1);
-        else NAME(split_tiles)(row, q * m, low, high, d, m, inputs, 0);
-        if (gradient) NAME(wino_output_points)(d, t, m, n);
-        else NAME(wino_input_points)(d, t, n);
-        REAL *at = to + q;
-        for (ix k = 0; k < places; k++, at -= back) UNROLL for (ix j = 0; j < n; j++) STORE(at + j * ts, t[j]);
-    }
-}
-
-/* Tiles [p, last) of one channel -> n * n numbers a tile: first along rows into T (n or m rows of n points, `ts` apart), then along columns into
- * out + (point)*plane + (vector)*group. A tile reads n inputs of x along an axis, or m of dy (gradient of the weights). h0, w0: the phase's first source indices.
- * Rows that lie together are read in place, others are staged in `rows`. The last n - m rows of a tile are the first of the tile below (if n - m > m, of more than one):
- * they are transformed once and stored for all. */
-INLINE void NAME(wino_input_body)(REAL *restrict out, ix plane, ix group, REAL *restrict T, REAL *restrict rows, const fc_source *s, const char *channel,
-                                  const fc_tiles *g, ix h0, ix w0, ix p, ix last, const int gradient, const ix n, const ix m)
-{
-    const ix inputs = gradient ? m : n, first = p, tiles = last - first, margin = g->tw < tiles ? g->tw : 0;
-    const ix ts = tiles + 2 * VL + margin, pitch = (tiles + VL) * m + 8;
-    const int direct = s->w == (ix)sizeof(REAL) && !s->swap && g->w.step == 1 && g->w.mode == FC_ZEROS && (uintptr_t)channel % sizeof(REAL) == 0 &&
-                       s->h % (ix)sizeof(REAL) == 0 && s->n % (ix)sizeof(REAL) == 0;
-    const ix next = direct ? s->c : 0;
-    ix above = 0; /* runs above this one that wait for its rows */
-    V d[WINO_MAX], t[WINO_MAX];
-    T += margin;
-    while (p < last) {
-        fc_tile_run r = fc_tile_row(g, p, last);
-        const char *sample = channel + r.n * s->n;
-        const ix start = r.tx * m * g->w.step + w0 + r.w, count = (r.len - 1) * m + inputs;
-        /* the run below has this one's last rows if it belongs to the same sample and covers the same columns */
-        const int shared = !gradient && r.ty + 1 < g->th && last - (p + r.len) >= r.tx + r.len;
-        const ix needed = shared ? m : inputs;
-        const REAL *row[WINO_MAX];
-        ix low = 0, high = count;
-        if (direct) {
-            low = FC_MIN(FC_MAX(-start, 0), count);
-            high = FC_MAX(FC_MIN(g->w.size - start, count), low);
-        }
-        for (ix i = 0; i < needed; i++) {
-            ix h = fc_source_index(&g->h, (r.ty * m + i) * g->h.step + h0 + r.h);
-            row[i] = NULL;
-            if (h < 0) continue;
-            if (direct) row[i] = (const REAL *)(sample + h * s->h) + start;
-            else {
-                row[i] = rows + i * pitch;
-                NAME(stage_row)(rows + i * pitch, sample + h * s->h, &g->w, start, count, s->w, s->swap);
-            }
-        }
-        for (ix i = 0; i < needed; i++) {
-            const ix places = gradient ? 1 : FC_MIN((n - 1 - i) / m, above) + 1;
-            REAL *to = T + i * n * ts + (p - first);
+    const ix inputs = gradient ? m : n;
+    /* What spills over the end of a run is overwritten by the next run; what spills over that of the one above, where this one begins, by this one's first vector. */
+    for (ix q = (len - 1) / VL * VL; q >= 0; q -= VL) {
+        NAME(span) span[WINO_MAX];
+        UNROLL for (ix j = 0; j < WINO_COLUMNS(m, inputs); j++) span[j] = NAME(span_between)(low - q * m - j * VL, high - q * m - j * VL);
+        for (ix i = 0; i < count; i++) {
+            V d[WINO_MAX], t[WINO_MAX];
             if (row[i]) {
-                NAME(wino_row)(to, g->tw - m * n * ts, places, ts, row[i], low, high, r.len, next, gradient, n, m);
-                continue;
+                /* the next channel's row: each is read once, and the processor does not foresee the leap */
+                const REAL *from = row[i] + q * m;
+                const char *ahead = (const char *)from + next;
+                UNROLL for (ix j = 0; j < m; j++) __builtin_prefetch(ahead + j * VBYTES);
+                NAME(split_tiles)(from, span, d, m, inputs);
+                if (gradient) NAME(wino_output_points)(d, t, m, n);
+                else NAME(wino_input_points)(d, t, n);
+            } else UNROLL for (ix j = 0; j < n; j++) t[j] = (V){0};
+            REAL *at = to + i * n * WINO_SPAN + q;
+            UNROLL for (ix j = 0; j < n; j++) STORE(at + j * WINO_SPAN, t[j]);
+            if (gradient) continue;
+            for (ix k = FC_MIN((n - 1 - i) / m, above); k > 0; k--) {
+                at -= back;
+                UNROLL for (ix j = 0; j < n; j++) STORE(at + j * WINO_SPAN, t[j]);
             }
-            for (ix k = 0; k < places; k++, to -= g->tw - m * n * ts)
-                for (ix j = 0; j < n; j++) memset(to + j * ts, 0, (size_t)r.len * sizeof(REAL));
         }
-        above = shared ? above + 1 : 0;
-        p += r.len;
     }
-    for (ix q = 0; q < tiles; q += VL, out += group)
-        UNROLL for (ix j = 0; j < n; j++)
-        {
-            UNROLL for (ix i = 0; i < inputs; i++) d[i] = LOAD(T + (i * n + j) * ts + q);
-            if (gradient) NAME(wino_output_points)(d, t, m, n);
-            else NAME(wino_input_points)(d, t, n);
-            UNROLL for (ix i = 0; i < n; i++) *(V *)(out + (i * n + j) * plane) = t[i];
-        }
 }
 
-static void NAME(wino_input)(REAL *out, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p,
-                              ix last)
+/* Tiles [p, last) of channels -> n * n numbers a tile: first along rows into T (n or m rows of n points, WINO_SPAN apart), then along columns into
+ * out + (channel)*step + (point)*plane + (vector)*group. A tile reads n inputs of x along an axis, or m of dy (gradient of the weights). h0, w0: the phase's first
+ * source indices. Rows that lie together are read in place, others are staged in `rows`. The last n - m rows of a tile are the first of the tile below (if n - m > m,
+ * of more than one): they are transformed once and stored for all. */
+INLINE void NAME(wino_input_body)(REAL *restrict out, ix step, ix plane, ix group, REAL *restrict T, REAL *restrict rows, const fc_source *s, const char *channel,
+                                  ix channels, const fc_tiles *g, ix h0, ix w0, const ix first, const ix last, const int gradient, const ix n, const ix m)
 {
-    WINO_EVERY_TILE(g->n, g->m, NAME(wino_input_body), out, plane, group, T, row, s, channel, g, h0, w0, p, last, 0);
+    const ix inputs = gradient ? m : n, tiles = last - first, margin = g->tw < tiles ? g->tw : 0;
+    const ix pitch = (tiles + VL) * m + 8;
+    const int direct = s->w == (ix)sizeof(REAL) && !s->swap && g->w.step == 1 && g->w.mode == FC_ZEROS && (uintptr_t)channel % sizeof(REAL) == 0 &&
+                       s->h % (ix)sizeof(REAL) == 0 && s->n % (ix)sizeof(REAL) == 0 && s->c % (ix)sizeof(REAL) == 0;
+    fc_tile_rows runs[WINO_RUNS];
+    const ix count = fc_find_tile_rows(runs, s, g, h0, w0, first, last, inputs, !gradient, direct ? (ix)sizeof(REAL) : 0);
+    T += margin;
+    for (ix c = 0; c < channels; c++, channel += s->c, out += step) {
+        for (const fc_tile_rows *r = runs; r < runs + count; r++) {
+            const REAL *row[WINO_MAX];
+            for (ix i = 0; i < r->rows; i++) {
+                row[i] = r->offset[i] == FC_NO_ROW ? NULL : (const REAL *)(channel + r->offset[i]);
+                if (direct || !row[i]) continue;
+                NAME(stage_row)(rows + i * pitch, (const char *)row[i], &g->w, r->start, r->columns, s->w, s->swap);
+                row[i] = rows + i * pitch;
+            }
+            NAME(wino_rows)(T + r->at, g->tw - m * n * WINO_SPAN, r->above, row, r->rows, r->low, r->high, r->len, direct ? s->c : 0, gradient, n, m);
+        }
+        REAL *to = out;
+        for (ix q = 0; q < tiles; q += VL, to += group)
+            for (ix j = 0; j < n; j++) {
+                V d[WINO_MAX], t[WINO_MAX];
+                UNROLL for (ix i = 0; i < inputs; i++) d[i] = LOAD(T + (i * n + j) * WINO_SPAN + q);
+                if (gradient) NAME(wino_output_points)(d, t, m, n);
+                else NAME(wino_input_points)(d, t, n);
+                UNROLL for (ix i = 0; i < n; i++) *(V *)(to + (i * n + j) * plane) = t[i];
+            }
+    }
+}
+
+static void NAME(wino_input)(REAL *out, ix step, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, ix channels, const fc_tiles *g,
+                             ix h0, ix w0, ix p, ix last)
+{
+    WINO_EVERY_TILE(g->n, g->m, NAME(wino_input_body), out, step, plane, group, T, row, s, channel, channels, g, h0, w0, p, last, 0);
 }
 
 /* dy, as the gradient of the weights needs it. */
-static void NAME(wino_gradient)(REAL *out, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, const fc_tiles *g, ix h0, ix w0, ix p,
-                              ix last)
+static void NAME(wino_gradient)(REAL *out, ix step, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, ix channels, const fc_tiles *g,
+                                ix h0, ix w0, ix p, ix last)
 {
-    WINO_EVERY_TILE(g->n, g->m, NAME(wino_input_body), out, plane, group, T, row, s, channel, g, h0, w0, p, last, 1);
+    WINO_EVERY_TILE(g->n, g->m, NAME(wino_input_body), out, step, plane, group, T, row, s, channel, channels, g, h0, w0, p, last, 1);
 }
 
 /* One filter as it lies in memory, for the sums that are done directly: taps [phase][r*r], -1 where a phase has none. */
@@ -214,68 +264,70 @@ INLINE int NAME(any_nan)(V v)
     return 0;
 }
 
-/* Tiles [p, last) of one output channel: M[point][vector] -> y, plus bias, activated.
+/* Tiles [p, last) of output channels: M[channel][point][vector] -> y, plus bias, activated. Channels are `ld` apart in M, `step` bytes in the filter. `places` are those
+ * of the tiles' runs; with `stream` they are written past the caches.
  *
  * A non-finite input, or one whose transform overflows, makes every output of its tile non-finite, also those whose own sum does not contain it. Such outputs are
  * recognised here (0 * y is NaN) and computed again by their definition, so that non-finite values stay where they belong. */
-INLINE void NAME(wino_output_body)(REAL *y, const REAL *restrict Mm, ix plane, REAL *restrict strip, REAL bias, int activation, const fc_source *s,
-                                   const char *source, const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, const ix p0, const ix last, const ix n, const ix m)
+INLINE void NAME(wino_output_body)(REAL *y, ix channels, const REAL *restrict Mm, ix ld, ix plane, REAL *restrict strip, const REAL *bias, int activation,
+                                   const fc_source *s, const char *source, fc_filter f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix tiles,
+                                   int stream, const ix n, const ix m)
 {
-    const ix ss = ((last - p0 + VL - 1) / VL * VL) * m;
-    V check = {0};
-    for (ix q = 0; q < last - p0; q += VL) {
-        V points[WINO_MAX], t[WINO_OUTPUTS][WINO_MAX], o[WINO_OUTPUTS];
-        UNROLL for (ix j = 0; j < n; j++)
-        {
-            V col[WINO_OUTPUTS];
-            UNROLL for (ix i = 0; i < n; i++) points[i] = *(const V *)(Mm + (i * n + j) * plane + q);
-            NAME(wino_outputs)(points, col, m, n);
-            UNROLL for (ix i = 0; i < m; i++) t[i][j] = col[i];
-        }
-        UNROLL for (ix i = 0; i < m; i++)
-        {
-            NAME(wino_outputs)(t[i], o, m, n);
-            UNROLL for (ix j = 0; j < m; j++)
+    const ix ss = (tiles + VL - 1) / VL * VL * m;
+    for (ix c = 0; c < channels; c++, y += g->yc, Mm += ld, f.data += step) {
+        const REAL added = bias ? bias[c] : 0;
+        V check = {0};
+        for (ix q = 0; q < tiles; q += VL) {
+            V points[WINO_MAX], t[WINO_OUTPUTS][WINO_MAX], o[WINO_OUTPUTS];
+            UNROLL for (ix j = 0; j < n; j++)
             {
-                o[j] += bias;
-                check += o[j] * 0;
+                V col[WINO_OUTPUTS];
+                UNROLL for (ix i = 0; i < n; i++) points[i] = *(const V *)(Mm + (i * n + j) * plane + q);
+                NAME(wino_outputs)(points, col, m, n);
+                UNROLL for (ix i = 0; i < m; i++) t[i][j] = col[i];
             }
-            NAME(join_tiles)(strip + i * ss + q * m, o, m);
-        }
-    }
-    const int suspicious = NAME(any_nan)(check);
-    for (ix p = p0; p < last;) {
-        fc_tile_run r = fc_tile_row(g, p, last);
-        /* columns [low, high) of the run have a place in the destination */
-        ix c0 = r.tx * m, low = 0, high = FC_MIN(r.len * m, g->ow - c0);
-        const ix w0 = first_w + r.w, h0 = first_h + r.h;
-        while (low < high && w0 + (c0 + low) * g->sw < 0) low++;
-        while (low < high && w0 + (c0 + high - 1) * g->sw >= g->dw) high--;
-        for (ix i = 0; i < m; i++) {
-            ix o = r.ty * m + i, row = h0 + o * g->sh;
-            if (o >= g->oh || row < 0 || row >= g->dh) continue;
-            REAL *from = strip + i * ss + (p - p0) * m, *to = y + r.n * g->yn + row * g->yh + w0 + c0 * g->sw;
-            if (suspicious)
-                for (ix j = low; j < high; j++)
-                    if (!(from[j] - from[j] == 0)) from[j] = NAME(direct_output)(s, source, f, g, &r, o, c0 + j) + bias;
-            if (activation && high > low) NAME(activate)(from + low, high - low, activation);
-            if (g->sw == 1) {
-                for (ix j = low; j < high; j += VL) {
-                    FETCH_TO_WRITE(to + j + g->yc); /* the next channel's row: each is written once */
-                    if (high - j >= VL) STORE(to + j, LOAD(from + j));
-                    else STOREN(to + j, LOAD(from + j), high - j);
+            UNROLL for (ix i = 0; i < m; i++)
+            {
+                NAME(wino_outputs)(t[i], o, m, n);
+                UNROLL for (ix j = 0; j < m; j++)
+                {
+                    o[j] += added;
+                    check += o[j] * 0;
                 }
-            } else
-                for (ix j = low; j < high; j++) to[j * g->sw] = from[j];
+                NAME(join_tiles)(strip + i * ss + q * m, o, m);
+            }
         }
-        p += r.len;
+        const int suspicious = NAME(any_nan)(check);
+        for (const fc_place *r = places; r < places + count; r++) {
+            const ix len = r->high - r->low;
+            REAL *from = strip + r->first * ss + r->at * m + r->low, *to = y + r->to;
+            for (ix i = r->first; i < r->last; i++, from += ss, to += g->yh * g->sh) {
+                if (suspicious)
+                    for (ix j = 0; j < len; j++)
+                        if (!(from[j] - from[j] == 0)) from[j] = NAME(direct_output)(s, source, &f, g, &r->run, r->run.ty * m + i, r->run.tx * m + r->low + j) + added;
+                if (activation) NAME(activate)(from, len, activation);
+                if (stream) NAME(stream_out)(to, from, len);
+                else if (g->sw == 1) {
+                    ix j = 0;
+                    for (; j + VL <= len; j += VL) {
+                        FETCH_TO_WRITE(to + j + g->yc); /* the next channel's row: each is written once */
+                        STORE(to + j, LOAD(from + j));
+                    }
+                    if (j == len) continue;
+                    FETCH_TO_WRITE(to + len - 1 + g->yc);
+                    STOREN(to + j, LOAD(from + j), len - j);
+                } else
+                    for (ix j = 0; j < len; j++) to[j * g->sw] = from[j];
+            }
+        }
     }
+    if (stream) fc_stream_end();
 }
 
-static void NAME(wino_output)(REAL *y, const REAL *Mm, ix plane, REAL *strip, REAL bias, int activation, const fc_source *s, const char *source,
-                              const fc_filter *f, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
+static void NAME(wino_output)(REAL *y, ix channels, const REAL *Mm, ix ld, ix plane, REAL *strip, const REAL *bias, int activation, const fc_source *s,
+                              const char *source, const fc_filter *f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix tiles, int stream)
 {
-    WINO_EVERY_TILE(g->n, g->m, NAME(wino_output_body), y, Mm, plane, strip, bias, activation, s, source, f, g, first_h, first_w, p, last);
+    WINO_EVERY_TILE(g->n, g->m, NAME(wino_output_body), y, channels, Mm, ld, plane, strip, bias, activation, s, source, *f, step, g, places, count, tiles, stream);
 }
 
 /* Transformed sums of one vector of lanes -> taps: lane l's are the `taps` numbers at dweight + l*lane_stride. Points lie `plane` apart, phases `phase_step`;

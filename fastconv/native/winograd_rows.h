@@ -1,29 +1,42 @@
 /* Rows of a map as rows of tiles, m columns apart: taken apart, so that lanes are tiles, and joined again. `m` is a constant wherever these are used. */
 
-/* Masks of two-vector shuffles. SPLIT(m, q): from a running pick and the q-th vector behind it, lane l takes element l*m - q*VL where that lies in the q-th
+/* Masks of two-vector shuffles. SPLIT(e, l, q): from a running pick and the q-th vector behind it, lane l takes its element e where that lies in the q-th
  * vector. JOIN(m, q, j): lane l of the q-th result is output (q*VL + l) % m of tile (q*VL + l) / m; it is taken when the j-th output's turn comes. */
 #ifndef FC_SPLIT_LANE
-#define FC_SPLIT_LANE(l, m, q) ((l) * (m) / VL == (q) ? VL + (l) * (m) % VL : (q) == 1 && (l) * (m) < VL ? (l) * (m) : (l))
+#define FC_SPLIT_LANE(e, l, q) ((e) / VL == (q) ? VL + (e) % VL : (q) == 1 && (e) < VL ? (e) : (l))
 #define FC_JOIN_LANE(l, m, q, j) (((q) * VL + (l)) % (m) == (j) ? VL + ((q) * VL + (l)) / (m) : (j) == 1 && ((q) * VL + (l)) % (m) == 0 ? ((q) * VL + (l)) / (m) : (l))
 #endif
 
-/* Where the columns of a row come from: row[j] for low <= j < high, zeros elsewhere, which is not touched in memory. */
-INLINE V NAME(columns)(const REAL *row, ix j, ix low, ix high, const int whole)
+/* Lanes low <= l < high of a vector of columns: the others are zeros, and are not touched in memory. */
+#if VBYTES == 64 && REAL_BYTES == 4
+typedef __mmask16 NAME(span);
+INLINE NAME(span) NAME(span_between)(ix low, ix high)
 {
-    return whole ? LOAD(row + j) : NAME(load_between)(row + j, low - j, high - j);
+    const uint32_t below = (1u << FC_MIN(FC_MAX(low, 0), VL)) - 1, upto = (1u << FC_MIN(FC_MAX(high, 0), VL)) - 1;
+    return (__mmask16)(upto & ~below);
 }
-
-/* Lane l of the result: row[j + l*m]. */
-INLINE V NAME(pick_every)(const REAL *row, ix j, ix low, ix high, const ix m, const int whole)
+INLINE V NAME(columns)(const REAL *row, NAME(span) s) { return (V)_mm512_maskz_loadu_ps(s, row); }
+#else
+typedef struct { int low, high; } NAME(span);
+INLINE NAME(span) NAME(span_between)(ix low, ix high)
 {
-    V v = NAME(columns)(row, j, low, high, whole);
+    NAME(span) s = {(int)FC_MIN(FC_MAX(low, 0), VL), (int)FC_MIN(FC_MAX(high, 0), VL)};
+    return s;
+}
+INLINE V NAME(columns)(const REAL *row, NAME(span) s) { return s.low == 0 && s.high == VL ? LOAD(row) : NAME(load_between)(row, s.low, s.high); }
+#endif
+
+/* Lane l of the result: element l*m + i of m vectors, i < m. */
+INLINE V NAME(pick_every)(const V *v, const ix i, const ix m)
+{
+    V picked = v[0];
     UNROLL for (ix q = 1; q < m; q++)
     {
         M mask;
-        UNROLL for (int l = 0; l < (int)VL; l++) mask[l] = (INT)FC_SPLIT_LANE(l, m, q);
-        v = NAME(shuffle)(v, NAME(columns)(row, j + q * VL, low, high, whole), mask);
+        UNROLL for (int l = 0; l < (int)VL; l++) mask[l] = (INT)FC_SPLIT_LANE(l * m + i, l, q);
+        picked = NAME(shuffle)(picked, v[q], mask);
     }
-    return v;
+    return picked;
 }
 
 /* Lane l of the result: element 3*l + i of three vectors, i < 3. */
@@ -38,22 +51,25 @@ INLINE V NAME(pick_third)(const V *v, const ix i)
     return NAME(shuffle)(NAME(shuffle)(v[0], v[1], first), v[2], second);
 }
 
-/* The next tile's d: every lane has its neighbour's value, the last one row[j]. */
-INLINE V NAME(pick_next)(V d, const REAL *row, ix j, ix low, ix high, const int whole)
+/* The next tile's d: every lane has its neighbour's value, the last one lane i of `beyond`. */
+INLINE V NAME(pick_next)(V d, V beyond, const ix i)
 {
     M mask;
-    UNROLL for (int l = 0; l < (int)VL; l++) mask[l] = (INT)(l + 1);
-    return NAME(shuffle)(d, SPLAT(whole || (j >= low && j < high) ? row[j] : 0), mask);
+    UNROLL for (int l = 0; l < (int)VL; l++) mask[l] = (INT)(l + 1 < VL ? l + 1 : VL + i);
+    return NAME(shuffle)(d, beyond, mask);
 }
 
-/* The inputs i = 0..n-1 of VL tiles: d[i] = row[j + lane*m + i]. With `whole`, m*VL + FC_MAX(m - 1, n - m) columns from j on are read. */
-INLINE void NAME(split_tiles)(const REAL *row, ix j, ix low, ix high, V *d, const ix m, const ix n, const int whole)
+/* Vectors of columns that VL tiles read: their own m a tile, and the last one's neighbours'. */
+#define WINO_COLUMNS(m, n) ((m) + ((n) - (m) + VL - 1) / VL)
+
+/* The inputs i = 0..n-1 of VL tiles: d[i] = row[lane*m + i]. `span` tells what of each vector of columns lies in the source. */
+INLINE void NAME(split_tiles)(const REAL *row, const NAME(span) *span, V *d, const ix m, const ix n)
 {
+    V v[WINO_MAX];
+    UNROLL for (ix q = 0; q < WINO_COLUMNS(m, n); q++) v[q] = NAME(columns)(row + q * VL, span[q]);
     if (m == 4) {
-        V a = NAME(columns)(row, j, low, high, whole), b = NAME(columns)(row, j + VL, low, high, whole);
-        V c = NAME(columns)(row, j + 2 * VL, low, high, whole), e = NAME(columns)(row, j + 3 * VL, low, high, whole);
-        V even0 = NAME(every_other)(a, b, 0), even1 = NAME(every_other)(c, e, 0);
-        V odd0 = NAME(every_other)(a, b, 1), odd1 = NAME(every_other)(c, e, 1);
+        V even0 = NAME(every_other)(v[0], v[1], 0), even1 = NAME(every_other)(v[2], v[3], 0);
+        V odd0 = NAME(every_other)(v[0], v[1], 1), odd1 = NAME(every_other)(v[2], v[3], 1);
         d[0] = NAME(every_other)(even0, even1, 0);
         d[1] = NAME(every_other)(odd0, odd1, 0);
         d[2] = NAME(every_other)(even0, even1, 1);
@@ -62,9 +78,8 @@ INLINE void NAME(split_tiles)(const REAL *row, ix j, ix low, ix high, V *d, cons
         V even[3], odd[3];
         UNROLL for (ix q = 0; q < 3; q++)
         {
-            V a = NAME(columns)(row, j + 2 * q * VL, low, high, whole), b = NAME(columns)(row, j + (2 * q + 1) * VL, low, high, whole);
-            even[q] = NAME(every_other)(a, b, 0);
-            odd[q] = NAME(every_other)(a, b, 1);
+            even[q] = NAME(every_other)(v[2 * q], v[2 * q + 1], 0);
+            odd[q] = NAME(every_other)(v[2 * q], v[2 * q + 1], 1);
         }
         UNROLL for (ix i = 0; i < 3; i++)
         {
@@ -72,12 +87,11 @@ INLINE void NAME(split_tiles)(const REAL *row, ix j, ix low, ix high, V *d, cons
             d[2 * i + 1] = NAME(pick_third)(odd, i);
         }
     } else if (m == 2) {
-        V a = NAME(columns)(row, j, low, high, whole), b = NAME(columns)(row, j + VL, low, high, whole);
-        d[0] = NAME(every_other)(a, b, 0);
-        d[1] = NAME(every_other)(a, b, 1);
+        d[0] = NAME(every_other)(v[0], v[1], 0);
+        d[1] = NAME(every_other)(v[0], v[1], 1);
     } else
-        UNROLL for (ix i = 0; i < m; i++) d[i] = NAME(pick_every)(row, j + i, low, high, m, whole);
-    UNROLL for (ix i = m; i < n; i++) d[i] = NAME(pick_next)(d[i - m], row, j + m * VL + i - m, low, high, whole);
+        UNROLL for (ix i = 0; i < m; i++) d[i] = NAME(pick_every)(v, i, m);
+    UNROLL for (ix i = m; i < n; i++) d[i] = NAME(pick_next)(d[i - m], v[m + (i - m) / VL], (i - m) % VL);
 }
 
 /* The other way: outputs of VL tiles, m a tile, one behind the other. */
