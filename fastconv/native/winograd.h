@@ -50,15 +50,15 @@ static inline fc_tile_run fc_tile_row(const fc_tiles *g, ix p, ix last)
  * columns [low, high) of `columns` that lie in the source, its first one, and where rows begin. */
 typedef struct { ix at, len, rows, above, low, high, columns, start, offset[WINO_MAX]; } fc_tile_rows;
 
-/* The runs of tiles [p, last). `inputs`: rows of a tile; `shared`: the run below is given this one's last rows if it belongs to the same sample and covers the same
- * columns. `size`: bytes of an element if rows are read in place, whose offsets then are those of their first column; else 0. */
-static ix fc_find_tile_rows(fc_tile_rows *r, const fc_source *s, const fc_tiles *g, ix h0, ix w0, ix p, ix last, ix inputs, int shared, ix size)
+/* The runs of tiles [p, last). The run below is given one's last rows if it belongs to the same sample and covers the same columns. `size`: bytes of an element if rows
+ * are read in place, whose offsets then are those of their first column; else 0. */
+static ix fc_find_tile_rows(fc_tile_rows *r, const fc_source *s, const fc_tiles *g, ix h0, ix w0, ix p, ix last, ix size)
 {
-    const ix first = p, m = g->m;
+    const ix first = p, m = g->m, inputs = g->n;
     ix above = 0, count = 0;
     for (; p < last; r++, count++) {
         fc_tile_run run = fc_tile_row(g, p, last);
-        const int gives = shared && run.ty + 1 < g->th && last - (p + run.len) >= run.tx + run.len;
+        const int gives = run.ty + 1 < g->th && last - (p + run.len) >= run.tx + run.len;
         r->at = p - first;
         r->len = run.len;
         r->rows = gives ? m : inputs;
@@ -132,13 +132,12 @@ static void NAME(wino_filter)(REAL *U, ix step, ix plane, const REAL *taps, ix c
 
 /* The points along source rows for the tiles of a run, `count` rows (NULL: one of zeros), each stored at every place that needs it: row i of this run is
  * row i + m of the run above, if that waits for it, which lies `back` elements before. */
-INLINE void NAME(wino_rows)(REAL *to, ix back, ix above, const REAL *const *row, ix count, ix low, ix high, ix len, ix next, const int gradient, const ix n, const ix m)
+INLINE void NAME(wino_rows)(REAL *to, ix back, ix above, const REAL *const *row, ix count, ix low, ix high, ix len, ix next, const ix n, const ix m)
 {
-    const ix inputs = gradient ? m : n;
     /* What spills over the end of a run is overwritten by the next run; what spills over that of the one above, where this one begins, by this one's first vector. */
     for (ix q = (len - 1) / VL * VL; q >= 0; q -= VL) {
         NAME(span) span[WINO_MAX];
-        UNROLL for (ix j = 0; j < WINO_COLUMNS(m, inputs); j++) span[j] = NAME(span_between)(low - q * m - j * VL, high - q * m - j * VL);
+        UNROLL for (ix j = 0; j < WINO_COLUMNS(m, n); j++) span[j] = NAME(span_between)(low - q * m - j * VL, high - q * m - j * VL);
         for (ix i = 0; i < count; i++) {
             V d[WINO_MAX], t[WINO_MAX];
             if (row[i]) {
@@ -146,13 +145,11 @@ INLINE void NAME(wino_rows)(REAL *to, ix back, ix above, const REAL *const *row,
                 const REAL *from = row[i] + q * m;
                 const char *ahead = (const char *)from + next;
                 UNROLL for (ix j = 0; j < m; j++) __builtin_prefetch(ahead + j * VBYTES);
-                NAME(split_tiles)(from, span, d, m, inputs);
-                if (gradient) NAME(wino_output_points)(d, t, m, n);
-                else NAME(wino_input_points)(d, t, n);
+                NAME(split_spans)(from, span, d, m, n);
+                NAME(wino_input_points)(d, t, n);
             } else UNROLL for (ix j = 0; j < n; j++) t[j] = (V){0};
             REAL *at = to + i * n * WINO_SPAN + q;
             UNROLL for (ix j = 0; j < n; j++) STORE(at + j * WINO_SPAN, t[j]);
-            if (gradient) continue;
             for (ix k = FC_MIN((n - 1 - i) / m, above); k > 0; k--) {
                 at -= back;
                 UNROLL for (ix j = 0; j < n; j++) STORE(at + j * WINO_SPAN, t[j]);
@@ -161,19 +158,18 @@ INLINE void NAME(wino_rows)(REAL *to, ix back, ix above, const REAL *const *row,
     }
 }
 
-/* Tiles [p, last) of channels -> n * n numbers a tile: first along rows into T (n or m rows of n points, WINO_SPAN apart), then along columns into
- * out + (channel)*step + (point)*plane + (vector)*group. A tile reads n inputs of x along an axis, or m of dy (gradient of the weights). h0, w0: the phase's first
- * source indices. Rows that lie together are read in place, others are staged in `rows`. The last n - m rows of a tile are the first of the tile below (if n - m > m,
+/* Tiles [p, last) of channels -> n * n numbers a tile: first along rows into T (n rows of n points, WINO_SPAN apart), then along columns into
+ * out + (channel)*step + (point)*plane + (vector)*group. h0, w0: the phase's first source indices. Rows that lie together are read in place, others are staged in `rows`. The last n - m rows of a tile are the first of the tile below (if n - m > m,
  * of more than one): they are transformed once and stored for all. */
 INLINE void NAME(wino_input_body)(REAL *restrict out, ix step, ix plane, ix group, REAL *restrict T, REAL *restrict rows, const fc_source *s, const char *channel,
-                                  ix channels, const fc_tiles *g, ix h0, ix w0, const ix first, const ix last, const int gradient, const ix n, const ix m)
+                                  ix channels, const fc_tiles *g, ix h0, ix w0, const ix first, const ix last, const ix n, const ix m)
 {
-    const ix inputs = gradient ? m : n, tiles = last - first, margin = g->tw < tiles ? g->tw : 0;
+    const ix tiles = last - first, margin = g->tw < tiles ? g->tw : 0;
     const ix pitch = (tiles + VL) * m + 8;
     const int direct = s->w == (ix)sizeof(REAL) && !s->swap && g->w.step == 1 && g->w.mode == FC_ZEROS && (uintptr_t)channel % sizeof(REAL) == 0 &&
                        s->h % (ix)sizeof(REAL) == 0 && s->n % (ix)sizeof(REAL) == 0 && s->c % (ix)sizeof(REAL) == 0;
     fc_tile_rows runs[WINO_RUNS];
-    const ix count = fc_find_tile_rows(runs, s, g, h0, w0, first, last, inputs, !gradient, direct ? (ix)sizeof(REAL) : 0);
+    const ix count = fc_find_tile_rows(runs, s, g, h0, w0, first, last, direct ? (ix)sizeof(REAL) : 0);
     T += margin;
     for (ix c = 0; c < channels; c++, channel += s->c, out += step) {
         for (const fc_tile_rows *r = runs; r < runs + count; r++) {
@@ -184,15 +180,14 @@ INLINE void NAME(wino_input_body)(REAL *restrict out, ix step, ix plane, ix grou
                 NAME(stage_row)(rows + i * pitch, (const char *)row[i], &g->w, r->start, r->columns, s->w, s->swap);
                 row[i] = rows + i * pitch;
             }
-            NAME(wino_rows)(T + r->at, g->tw - m * n * WINO_SPAN, r->above, row, r->rows, r->low, r->high, r->len, direct ? s->c : 0, gradient, n, m);
+            NAME(wino_rows)(T + r->at, g->tw - m * n * WINO_SPAN, r->above, row, r->rows, r->low, r->high, r->len, direct ? s->c : 0, n, m);
         }
         REAL *to = out;
         for (ix q = 0; q < tiles; q += VL, to += group)
             for (ix j = 0; j < n; j++) {
                 V d[WINO_MAX], t[WINO_MAX];
-                UNROLL for (ix i = 0; i < inputs; i++) d[i] = LOAD(T + (i * n + j) * WINO_SPAN + q);
-                if (gradient) NAME(wino_output_points)(d, t, m, n);
-                else NAME(wino_input_points)(d, t, n);
+                UNROLL for (ix i = 0; i < n; i++) d[i] = LOAD(T + (i * n + j) * WINO_SPAN + q);
+                NAME(wino_input_points)(d, t, n);
                 UNROLL for (ix i = 0; i < n; i++) *(V *)(to + (i * n + j) * plane) = t[i];
             }
     }
@@ -201,14 +196,132 @@ INLINE void NAME(wino_input_body)(REAL *restrict out, ix step, ix plane, ix grou
 static void NAME(wino_input)(REAL *out, ix step, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, ix channels, const fc_tiles *g,
                              ix h0, ix w0, ix p, ix last)
 {
-    WINO_EVERY_TILE(g->n, g->m, NAME(wino_input_body), out, step, plane, group, T, row, s, channel, channels, g, h0, w0, p, last, 0);
+    WINO_EVERY_TILE(g->n, g->m, NAME(wino_input_body), out, step, plane, group, T, row, s, channel, channels, g, h0, w0, p, last);
 }
 
-/* dy, as the gradient of the weights needs it. */
-static void NAME(wino_gradient)(REAL *out, ix step, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, ix channels, const fc_tiles *g,
-                                ix h0, ix w0, ix p, ix last)
+/* ---- gradient of the weights: channels are the lanes -------------------------------------------------------------------------------------------------- */
+
+#ifndef WINO_WIDE
+#define WINO_WIDE 64             /* columns of a row that are turned together: six rows of them stay in a first-level cache, eight nearly */
+#define WINO_AHEAD 4             /* tiles */
+#define WINO_PITCH (WINO_WIDE + 1) /* from one turned row to the next, in vectors: equal columns of neighbours fall into different cache sets */
+
+/* A vector of (phase, channel): those of one phase lie behind one another. */
+typedef struct {
+    const char *data;      /* of the first channel */
+    ix lanes, h0, w0;      /* the phase's first source indices */
+    ix start, low, high;   /* of a piece of a run: its first column, and which columns lie in the source */
+} fc_lanes;
+#endif
+
+/* One source row for `columns` columns, channels as lanes: R[column][lane]. block: VL vectors whose lanes past the last channel are zeros; line: VL staged rows. */
+static void NAME(wino_turn_row)(REAL *R, REAL *block, REAL *line, const fc_source *s, const fc_tiles *g, const fc_lanes *parts, ix count, const fc_tile_run *r, ix row,
+                                ix columns, ix ahead, int direct)
 {
-    WINO_EVERY_TILE(g->n, g->m, NAME(wino_input_body), out, step, plane, group, T, row, s, channel, channels, g, h0, w0, p, last, 1);
+    ix h[VL], lane = 0;
+    for (ix k = 0; k < count; lane += parts[k].lanes, k++) {
+        h[k] = fc_source_index(&g->h, row * g->h.step + parts[k].h0 + r->h);
+        if (direct || h[k] < 0) continue;
+        for (ix l = 0; l < parts[k].lanes; l++)
+            NAME(stage_row)(line + (lane + l) * WINO_WIDE, parts[k].data + l * s->c + r->n * s->n + h[k] * s->h, &g->w, parts[k].start, columns, s->w, s->swap);
+    }
+    for (ix q = 0; q < columns; q += VL) {
+        REAL *to = block;
+        lane = 0;
+        for (ix k = 0; k < count; lane += parts[k].lanes, k++) {
+            const fc_lanes *p = parts + k;
+            const NAME(span) span = NAME(span_between)(p->low - q, p->high - q);
+            const char *from = p->data + r->n * s->n + h[k] * s->h + (p->start + q) * (ix)sizeof(REAL);
+            if (h[k] < 0)
+                for (ix l = 0; l < p->lanes; l++, to += VL) *(V *)to = (V){0};
+            else if (direct)
+                for (ix l = 0; l < p->lanes; l++, to += VL, from += s->c) {
+                    __builtin_prefetch(from + ahead);
+                    *(V *)to = NAME(columns)((const REAL *)from, span);
+                }
+            else
+                for (ix l = 0; l < p->lanes; l++, to += VL) *(V *)to = LOAD(line + (lane + l) * WINO_WIDE + q);
+        }
+        NAME(transpose_block)(R + q * VL, block);
+    }
+}
+
+/* Tiles [p, last) of a vector of channels: out[point][tile][lane], points `plane` apart; of x, or of dy (gradient). Rows are turned first, so that tiles lie where their
+ * columns do and need not be taken apart. work: n * WINO_PITCH vectors of turned rows, WINO_WIDE of staged ones, VL more. */
+INLINE void NAME(wino_lanes_body)(REAL *out, ix plane, REAL *work, const fc_source *s, fc_lanes *parts, ix count, const fc_tiles *g, ix p, ix last, const int gradient,
+                                  const ix n, const ix m)
+{
+    const ix inputs = gradient ? m : n, most = (WINO_WIDE - inputs) / m + 1;
+    const int direct = s->w == (ix)sizeof(REAL) && !s->swap && g->w.step == 1 && g->w.mode == FC_ZEROS && (uintptr_t)parts->data % sizeof(REAL) == 0 &&
+                       s->h % (ix)sizeof(REAL) == 0 && s->n % (ix)sizeof(REAL) == 0 && s->c % (ix)sizeof(REAL) == 0;
+    REAL *line = work + n * WINO_PITCH * VL, *block = line + WINO_WIDE * VL, *row[WINO_MAX];
+    fc_tile_run above = {-1};
+    for (ix i = 0; i < n; i++) row[i] = work + i * WINO_PITCH * VL;
+    memset(block, 0, VL * VL * sizeof(REAL));
+    while (p < last) {
+        fc_tile_run r = fc_tile_row(g, p, last);
+        const ix pieces = (r.len + most - 1) / most;
+        r.len = (r.len + pieces - 1) / pieces;
+        const ix columns = (r.len - 1) * m + inputs;
+        /* of the next piece, or of the tiles below */
+        const ix ahead = pieces > 1 ? r.len * m * (ix)sizeof(REAL) : m * g->h.step * s->h;
+        for (ix k = 0; k < count; k++) {
+            parts[k].start = r.tx * m * g->w.step + parts[k].w0 + r.w;
+            parts[k].low = FC_MIN(FC_MAX(-parts[k].start, 0), columns);
+            parts[k].high = FC_MAX(FC_MIN(g->w.size - parts[k].start, columns), parts[k].low);
+        }
+        ix i = 0;
+        if (!gradient && r.n == above.n && r.h == above.h && r.w == above.w && r.ty == above.ty + 1 && r.tx == above.tx && r.len <= above.len) {
+            REAL *old[WINO_MAX]; /* the last rows of the tiles above are the first of these */
+            memcpy(old, row, sizeof(old));
+            for (ix k = 0; k < n; k++) row[k] = old[(k + m) % n];
+            i = n - m;
+        }
+        for (; i < inputs; i++) NAME(wino_turn_row)(row[i], block, line, s, g, parts, count, &r, r.ty * m + i, columns, ahead, direct);
+        for (ix tile = 0; tile < r.len; tile++, out += VL) {
+            V half[WINO_MAX * WINO_MAX], d[WINO_MAX], t[WINO_MAX];
+            for (ix k = 0; k < inputs; k++) {
+                UNROLL for (ix j = 0; j < inputs; j++) d[j] = *(const V *)(row[k] + (tile * m + j) * VL);
+                if (gradient) NAME(wino_output_points)(d, t, m, n);
+                else NAME(wino_input_points)(d, t, n);
+                UNROLL for (ix j = 0; j < n; j++) half[k * n + j] = t[j];
+            }
+            for (ix j = 0; j < n; j++) {
+                UNROLL for (ix k = 0; k < inputs; k++) d[k] = half[k * n + j];
+                if (gradient) NAME(wino_output_points)(d, t, m, n);
+                else NAME(wino_input_points)(d, t, n);
+                UNROLL for (ix k = 0; k < n; k++)
+                {
+                    FETCH_TO_WRITE(out + (k * n + j) * plane + WINO_AHEAD * VL); /* of n * n places at once the processor foresees none */
+                    *(V *)(out + (k * n + j) * plane) = t[k];
+                }
+            }
+        }
+        above = r;
+        p += r.len;
+    }
+}
+
+/* Channels [first, first + lanes) of all (phase, channel), `channels` to a phase, of which h0 and w0 are the first source indices. */
+static void NAME(wino_lanes)(REAL *out, ix plane, REAL *work, const fc_source *s, const char *data, ix first, ix lanes, ix channels, const ix *h0, const ix *w0,
+                             const fc_tiles *g, ix p, ix last, int gradient)
+{
+    fc_lanes parts[VL];
+    ix count = 0;
+    while (lanes > 0) {
+        fc_lanes *part = parts + count++;
+        const ix phase = first / channels;
+        part->lanes = FC_MIN((phase + 1) * channels - first, lanes);
+        part->data = data + first % channels * s->c;
+        part->h0 = h0[phase];
+        part->w0 = w0[phase];
+        first += part->lanes;
+        lanes -= part->lanes;
+    }
+    if (gradient) {
+        WINO_EVERY_TILE(g->n, g->m, NAME(wino_lanes_body), out, plane, work, s, parts, count, g, p, last, 1);
+    } else
+        WINO_EVERY_TILE(g->n, g->m, NAME(wino_lanes_body), out, plane, work, s, parts, count, g, p, last, 0);
 }
 
 /* One filter as it lies in memory, for the sums that are done directly: taps [phase][r*r], -1 where a phase has none. */

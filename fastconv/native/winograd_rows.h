@@ -63,7 +63,7 @@ INLINE V NAME(pick_next)(V d, V beyond, const ix i)
 #define WINO_COLUMNS(m, n) ((m) + ((n) - (m) + VL - 1) / VL)
 
 /* The inputs i = 0..n-1 of VL tiles: d[i] = row[lane*m + i]. `span` tells what of each vector of columns lies in the source. */
-INLINE void NAME(split_tiles)(const REAL *row, const NAME(span) *span, V *d, const ix m, const ix n)
+INLINE void NAME(split_spans)(const REAL *row, const NAME(span) *span, V *d, const ix m, const ix n)
 {
     V v[WINO_MAX];
     UNROLL for (ix q = 0; q < WINO_COLUMNS(m, n); q++) v[q] = NAME(columns)(row + q * VL, span[q]);
@@ -92,6 +92,18 @@ INLINE void NAME(split_tiles)(const REAL *row, const NAME(span) *span, V *d, con
     } else
         UNROLL for (ix i = 0; i < m; i++) d[i] = NAME(pick_every)(v, i, m);
     UNROLL for (ix i = m; i < n; i++) d[i] = NAME(pick_next)(d[i - m], v[m + (i - m) / VL], (i - m) % VL);
+}
+
+/* The same from column j of a row of which columns [low, high) lie in the source; with `whole` all that are needed do. */
+INLINE void NAME(split_tiles)(const REAL *row, ix j, ix low, ix high, V *d, const ix m, const ix n, const int whole)
+{
+    NAME(span) span[WINO_MAX];
+    UNROLL for (ix q = 0; q < WINO_COLUMNS(m, n); q++)
+    {
+        const ix first = j + q * VL, last = j + m * VL + n - m; /* columns of this vector, and behind the last needed one */
+        span[q] = whole ? NAME(span_between)(0, last - first) : NAME(span_between)(low - first, FC_MIN(high, last) - first);
+    }
+    NAME(split_spans)(row + j, span, d, m, n);
 }
 
 /* The other way: outputs of VL tiles, m a tile, one behind the other. */
