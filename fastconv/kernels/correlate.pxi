@@ -109,6 +109,7 @@ cdef enum:
     LANES_MAX = 768        # pixels in a block, when the reduction is short
     LANES_FRESH = 240      # where they are packed on the way
     SPLIT_ROWS = 128       # fewest rows for which a task packs its pixels
+    LEAST_OF_LINE = 32     # bytes of a panel's rows that lie together, if it is not packed
     STREAM_RUN = 128       # elements that lie together in a result that is written past the caches
     SERIAL_FLOPS = 4000000 # below this (about 40 us of work) waking a thread costs more than it saves
 
@@ -365,6 +366,8 @@ cdef void place_weights(Correlation *c, ix mr, ix itemsize) noexcept nogil:
     for t in range(c.taps):
         c.in_place = c.in_place and c.w_tap[t] == t * step
     c.in_place = c.in_place and (c.channels == 1 or c.w_channel == c.taps * step)
+    # Where the sum does not run along memory, every product reads a line of its own, and narrow panels too little of it.
+    c.in_place = c.in_place and (step == itemsize or mr * itemsize >= LEAST_OF_LINE)
     c.a_row = c.w_row // itemsize if c.in_place else 1
     c.a_step = step // itemsize if c.in_place else mr
 
