@@ -265,6 +265,18 @@ static void NAME(stage_dy)(REAL *dst, const char *src, ix rows, ix stride, ix wi
     }
 }
 
+/* Add the first `count` <= 4 lanes to memory. A masked load would have to wait for the masked store beside it. */
+typedef REAL NAME(first_four) __attribute__((vector_size(4 * REAL_BYTES), aligned(REAL_BYTES), may_alias));
+INLINE void NAME(add_first)(REAL *to, V sum, const ix count)
+{
+    if (count == 4 && VL >= 4) {
+        NAME(first_four) first;
+        memcpy(&first, &sum, FC_MIN(sizeof first, sizeof sum));
+        *(NAME(first_four) *)to += first;
+    } else
+        UNROLL for (ix i = 0; i < count; i++) to[i] += sum[i];
+}
+
 /* sums[i*ld + j] += sum over the lanes of n vectors v of dy[i*dy_row + v*VL ...] * strip[start[v] + reach[j] ...] */
 INLINE void NAME(inner_body)(const ix rows, const ix columns, ix n, const REAL *restrict dy, ix dy_row, const REAL *restrict strip, const ix *restrict start,
                              const ix *restrict reach, REAL *restrict sums, ix ld, const char *ahead, ix step)
@@ -291,13 +303,12 @@ INLINE void NAME(inner_body)(const ix rows, const ix columns, ix n, const REAL *
         const ix left = columns - j;
         REAL *to = sums + i * ld + j;
         V sum = NAME(add_lanes_of_4)(c[i][j], left > 1 ? c[i][j + 1] : none, left > 2 ? c[i][j + 2] : none, left > 3 ? c[i][j + 3] : none);
-        if (left == 1) to[0] += sum[0];
-        else if (VL == 2) {
-            to[0] += sum[0], to[1] += sum[1];
+        if (VL > 2) NAME(add_first)(to, sum, FC_MIN(left, 4));
+        else { /* two lanes hold two of the four sums */
+            NAME(add_first)(to, sum, FC_MIN(left, 2));
             sum = NAME(add_lanes_of_4)(left > 2 ? c[i][j + 2] : none, left > 3 ? c[i][j + 3] : none, none, none);
-            if (left > 2) to[2] += sum[0];
-            if (left > 3) to[3] += sum[1];
-        } else STOREN(to, LOADN(to, FC_MIN(left, 4)) + sum, FC_MIN(left, 4));
+            if (left > 2) NAME(add_first)(to + 2, sum, FC_MIN(left - 2, 2));
+        }
     }
 }
 
