@@ -906,3 +906,26 @@ def test_import_is_cheap():
     print(time.process_time() - start)
     """
     assert min(float(python(code).stdout) for _ in range(5)) < 0.1
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("algorithm", ["direct", "winograd1d", "implicit_gemm", "im2col"])
+def test_what_no_window_reads_takes_no_part_in_dweight(algorithm, level):
+    """Rows and columns between strides, or left over behind the last window, may hold NaN."""
+    rng = np.random.default_rng(0)
+    for shape, kernel, stride in (
+        ((4, 4, 9, 20), (13, 5, 4), (4, 3)), ((1, 2, 30, 30), (3, 4, 4), 3), ((2, 2, 40, 41), (5, 3, 3), 2),
+        ((2, 3, 20, 60), (4, 5, 5), 3), ((2, 2, 22, 36), (2, 7, 7), 3), ((1, 2, 12, 19), (8, 2, 2), 3),
+    ):  # fmt: skip
+        weight = np.ones((kernel[0], shape[1], *kernel[1:]), np.float32)
+        x = rng.standard_normal(shape, dtype=np.float32)
+        dy = rng.standard_normal(fc.conv2d(x, weight, stride=stride).shape, dtype=np.float32)
+        read = fc.reference.conv2d_backward(np.ones_like(dy), x, weight, stride=stride)[0] != 0
+        with isa.use(level):
+            try:
+                how = {"stride": stride, "output_mask": (False, True, False), "algorithm": algorithm}
+                clean = fc.conv2d_backward(dy, np.where(read, x, np.float32(0)), weight, **how)[1]
+                found = fc.conv2d_backward(dy, np.where(read, x, np.float32(np.nan)), weight, **how)[1]
+            except fc.UnsupportedError:
+                continue
+            assert found.tobytes() == clean.tobytes()

@@ -433,6 +433,36 @@ cdef void look_ahead(fc_ahead *ahead, const char **place, Outer *o, const fc_run
         place[i] = dy_rows(o, &run[i], channel)
 
 
+cdef ix last_delta(const fc_axis *axis, ix piece) noexcept nogil:
+    """The farthest that a tap reaches into a piece."""
+    cdef ix t, last = 0
+    for t in range(axis.taps):
+        if axis.tap_piece[t] == piece:
+            last = larger(last, axis.tap_delta[t])
+    return last
+
+
+cdef void clear_leftovers(real *strips, Outer *o, ix strip, const fc_run *run) noexcept nogil:
+    """Zeros for the rows and columns of a staged band that no output reads, since fewer taps fall into some phases of a stride than into others: vectors hang over
+    into them, with zeros of dy, and x may hold NaN there."""
+    cdef fc_axis *ah = &o.axis[1]
+    cdef fc_axis *aw = &o.axis[2]
+    cdef ix width = o.grid.max_width + aw.extra, row = o.sizes[1], plane = (o.grid.max_rows + ah.extra) * row
+    cdef ix planes = o.axis[0].pieces * (1 + o.axis[0].extra) * ah.pieces, c, i, j, piece, last
+    cdef real *rows
+    for c in range(o.channels):
+        for i in range(planes):
+            rows = strips + c * strip + i * plane
+            last = last_delta(ah, i % ah.pieces)
+            if last < ah.extra:
+                memset(rows + (run.rows + last) * row, 0, (ah.extra - last) * row * sizeof(real))
+            for piece in range(aw.pieces):
+                last = last_delta(aw, piece)
+                if last < aw.extra:
+                    for j in range(run.rows + ah.extra):
+                        memset(rows + j * row + piece * width + run.width + last, 0, (aw.extra - last) * sizeof(real))
+
+
 cdef void inner_task(real *sums, Outer *o, Inner *p, char *memory, ix part, ix g) noexcept nogil:
     """One part of the bands, for one group."""
     cdef ix vl = vector_lanes(sums), strip_size = padded(o.channels * p.bands.strip), dy_row = p.vectors * vl
@@ -461,6 +491,7 @@ cdef void inner_task(real *sums, Outer *o, Inner *p, char *memory, ix part, ix g
             pitch = o.sizes[1] if p.flat else across * vl
         n = ceil_div((run.rows - 1) * pitch + run.width, vl)
         if not p.by_filters:
+            clear_leftovers(strips, o, p.bands.strip, &run)
             for v in range(n):
                 start[v] = v * vl if p.flat else v // across * o.sizes[1] + v % across * vl
         first = 0
