@@ -3,7 +3,7 @@
 import pytest
 
 from fastconv.bench import limits, peak, problems
-from fastconv.bench.limits import copy_rate, direct, least, limit, multiply_adds, winograd_count
+from fastconv.bench.limits import copy_rate, direct, least, limit, multiply_adds, one_axis_count, winograd_count
 
 
 def conv(name):
@@ -62,6 +62,24 @@ def test_winograd_along_one_axis_by_hand():
     assert limits.line_count(p) == (3 * 2 * 6 * 10, 3 * 2 * (2 * 12 + 5 * 8) + 10 * 12)
 
 
+def test_winograd_along_one_axis_by_hand():
+    # 3 taps down 10 rows: 3 tiles of 4, six points, each by 28 meetings of a column and a tap across
+    p = conv("conv2d:n1c2h10w10k5r3s3_st1p1d1g1_f32")
+    products, weights = 3 * 6 * 10 * 28, 10 * 3 * 11
+    source, results = 3 * 10 * 12, 3 * 10 * 13
+    family = "Winograd F(4,3) along one axis"
+    assert one_axis_count(p, "forward", 1) == (products, 2 * source + 5 * results + weights, family)
+    assert one_axis_count(p, "backward_input", 1) == (products, 5 * source + 2 * results + weights, family)
+    # stride 2 across: phases of 2 taps and 1, tiles of 5; dx has as many maps of 8 columns
+    p = conv("conv2d:n1c2h16w16k5r3s3_st2p1d1g1_f32")
+    meetings, weights = 8 * 3 - 1, 10 * 2 * 3 * limits.taps_to_points(6, 2)
+    outputs, family = limits.to_outputs(6, 5), "Winograd F(5,2) along one axis"
+    transforms = 2 * 2 * 2 * 16 * 12 + 5 * 2 * 8 * outputs
+    assert one_axis_count(p, "forward", 2) == (2 * 2 * 6 * 10 * meetings, transforms + weights, family)
+    transforms = 5 * 2 * 2 * 8 * 12 + 2 * 2 * 2 * 16 * outputs
+    assert one_axis_count(p, "backward_input", 2) == (2 * 2 * 6 * 10 * meetings, transforms + weights, family)
+
+
 def test_strides_and_dilations_are_phases():
     # stride 2 of 5 taps: 3 taps in 4 phases, 8 channels; 2 x 2 tiles; dx has maps of 8 x 8 in 4 phases
     p = conv("conv2d:n1c2h16w16k5r5s5_st2p2d1g1_f32")
@@ -91,7 +109,8 @@ def test_strides_and_dilations_are_phases():
         ("conv2d:n1c64h60w60k64r3s3_st1p1d1g1_f64", "direct sum"),
         ("conv2d:n1c64h60w60k64r1s1_st1p0d1g1_f32", "direct sum"),
         ("conv2d:n1c64h60w60k64r3s3_st1p1d1g64_f32", "direct sum"),
-        ("conv3d:n1c64d4h60w60k64t3r3s3_st1p1d1g1_f32", "direct sum"),
+        ("conv3d:n1c64d4h60w60k64t3r3s3_st1p1d1g1_f32", "Winograd F(4,3) along one axis"),
+        ("conv2d:n1c64h17w17k64r1s7_st1p0x3d1g1_f32", "Winograd F(2,7) along one axis"),
     ],
 )
 def test_the_family_that_needs_least(name, family):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv._cpu import choice, costs
+from fastconv._cpu import choice, costs, one_axis
 from fastconv._cpu.algorithms import TABLES
 from fastconv.bench import problems
 
@@ -66,6 +66,27 @@ def test_tiles_along_the_width_by_hand():
     counted = costs.count("backward_weight", "winograd1d", problem, 2)
     assert counted["multiply"] == 2 * 8 * 10 * 6 * 100 / 16 and counted["output across"] == 2 * 8 * 10 * 7
     assert counted["input across"] == 2 * 8 * 6 * 7 and counted["output"] == counted["input"] == 0
+
+
+def test_counts_along_one_axis_by_hand():
+    # 6 points, 3 channels of 3 taps across: down, 3 rows of tiles, a vector of columns each
+    problem = parsed("conv2d:n1c3h10w10k10r3s3_st1p1d1g1_f32")
+    down, across = (one_axis.counts(problem, "forward", axis, 4) for axis in (1, 2))
+    assert down["multiply"] == 4 * 6 * 9 * 10 * 3 and down["batch"] == 4 * 6 * 9 * 3 * 3
+    assert down["input down"] == 4 * 3 * 3 and down["output down"] == 4 * 4 * 10 * 3
+    # across, 30 tiles in 2 vectors; 2 more rows of inputs than of outputs, a vector of tiles each
+    assert across["multiply"] == 4 * 6 * 9 * 10 * 2 and across["input across"] == 4 * 3 * 12
+    # dx of stride 2: 4 phases of 5 x 5, each with 2 taps down; a vector of tiles of 5
+    problem = parsed("conv2d:n1c20h10w10k3r3s3_st2p1d1g1_f32")
+    strided = one_axis.counts(problem, "backward_input", 1, 1)
+    assert strided["multiply"] == 6 * 3 * 3 * 2 * 20 and strided["phase"] == 3 and strided["strew"] == 20 * 100
+
+
+def test_small_problems_are_not_computed_along_one_axis():
+    shapes, options = arrays("conv2d:n9c3h8w8k4r3s3_st1p1d1g1_f32")
+    for op in ("conv2d", "conv2d_backward_input"):
+        plan = fc.plan(op, *shapes, **options)
+        assert plan.algorithm in ("direct", "implicit_gemm") and "small problems" in plan.refused["winograd1d"]
 
 
 def test_arrays_that_fit_no_cache_cost_more():

@@ -12,7 +12,7 @@ import fastconv as fc
 from fastconv import testing
 from fastconv._cpu import isa
 from fastconv._problem import ConvProblem
-from fastconv.testing import winograd, winograd1d_weight
+from fastconv.testing import winograd, winograd1d, winograd1d_weight
 from fastconv.testing.operations import Convolution, Transposed
 
 LEVELS = isa.levels()
@@ -121,6 +121,41 @@ def test_the_bound_on_winograd_shows_faults(tile, fault):
     wrong[1, 2, 0, 1] *= 1 - fault
     limit = winograd.forward(x, weight, None, problem, np.float32, tile)
     assert testing.worst(fc.reference.conv2d(x, wrong), fc.reference.conv2d(x, weight), limit) > 1
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_the_bound_on_winograd_along_one_axis_is_made_of_its_algorithm(mode, monkeypatch):
+    monkeypatch.setattr(winograd1d, "transforms", winograd.matrices)
+    monkeypatch.setattr(winograd1d.bounds, "bound", lambda magnitude, length, dtype: magnitude)
+    rng, rounding = np.random.default_rng(0), testing.bound(1e6, 1000, np.float64)
+    for size, kernel, stride, padding, dilation in (
+        ((19,), 2, 1, 1, 1), ((30,), 7, 1, 3, 1), ((30,), 7, 3, 2, 1), ((14, 17), 3, 1, ((0, 1), (2, 1)), 1),
+        ((14, 17), 5, 2, 2, 1), ((14, 17), (7, 1), 1, 3, 1), ((14, 17), (1, 6), 1, 2, 1), ((14, 17), (4, 9), (1, 2), 3, 1),
+        ((14, 17), (3, 3), 1, 1, (1, 2)), ((14, 17), (2, 5), 1, 1, (3, 1)), ((14, 17), (3, 11), (3, 4), 2, 1),
+        ((5, 8, 9), 3, (2, 1, 1), 1, (1, 1, 2)), ((5, 8, 9), (2, 7, 3), (1, 2, 3), 2, (2, 1, 1)),
+    ):  # fmt: skip
+        ndim = len(size)
+        x, weight, bias = rng.random((2, 4, *size)), rng.random((6, 2, *np.broadcast_to(kernel, ndim))), rng.random(6)
+        options = dict(stride=stride, padding=padding, dilation=dilation, groups=2, padding_mode=mode)
+        y = getattr(fc.reference, f"conv{ndim}d")(x, weight, bias, **options)
+        dy = rng.random(y.shape)
+        dx = getattr(fc.reference, f"conv{ndim}d_backward")(dy, x, weight, **options)[0]
+        problem = ConvProblem.of(x, weight, bias, **options, ndim=ndim, op=f"conv{ndim}d")
+        testing.compare(winograd1d.forward(x, weight, bias, problem, np.float64), y, rounding)
+        if mode == "zeros":
+            testing.compare(winograd1d.backward_input(dy, weight, None, problem, np.float64), dx, rounding)
+
+
+@pytest.mark.parametrize("fault", [0.001, 1.0])
+def test_the_bound_on_winograd_along_one_axis_shows_faults_and_is_below_that_of_two(fault):
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((1, 8, 12, 12)), rng.standard_normal((3, 8, 3, 3))
+    problem = ConvProblem.of(x, weight, ndim=2, op="conv2d")
+    wrong = weight.copy()
+    wrong[1, 2, 0, 1] *= 1 - fault
+    limit = winograd1d.forward(x, weight, None, problem, np.float32)
+    assert testing.worst(fc.reference.conv2d(x, wrong), fc.reference.conv2d(x, weight), limit) > 1
+    assert (limit < winograd.forward(x, weight, None, problem, np.float32, 6)).all()
 
 
 @pytest.mark.parametrize("level", LEVELS)

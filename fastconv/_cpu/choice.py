@@ -10,6 +10,7 @@ from .costs import COSTS, estimate
 
 ACCURATE = {"winograd8": "winograd"}  # the same with smaller tiles, which is four times as accurate
 LARGE_TILE_SHARE = 0.9  # of its time that the larger tile may take
+SMALL = 300_000  # flops of a sample up to which examples with integers come out exact
 
 DIRECTIONS = {
     "conv": "forward",
@@ -56,6 +57,8 @@ def _barred(table, name, problem, precision):
             return "is not a direct sum, which precision 'strict' asks for"
         if problem.dtype != np.float32:
             return "is run only when named for float64: who asks for float64 asks for its accuracy"
+        if name == "winograd1d" and problem.flops < SMALL * max(1, problem.N):
+            return "is not a direct sum, which small problems are computed by"
     return None if name in COSTS[DIRECTIONS[table]] else "is run only when named: what it costs is not known"
 
 

@@ -11,6 +11,7 @@ from . import isa
 from .algorithms import TABLES, Algorithm, choose
 from .arrays import empty, plain
 from .choice import DIRECTIONS, suits
+from .one_axis import axis_of
 from .views import TILES, line_axis, line_points, phase_taps, pointwise
 
 
@@ -282,6 +283,29 @@ def _winograd_scratch(direction, tile):
     )
 
 
+# -- Winograd along one axis: nothing but inputs is transformed, which few channels and other kernels repay --------
+
+
+def _one_axis_accepts(problem, direction="forward"):
+    if axis_of(problem, direction) is None:
+        return "needs 2 to 7 taps in every phase of the stride along height or width, undilated, and no longer sums than 2048 terms"
+    return None
+
+
+def _one_axis_accepts_input(problem):
+    return _one_axis_accepts(problem, "backward_input") or (None if problem.padding_mode == "zeros" else "needs padding_mode='zeros'")
+
+
+def _one_axis(kernel, direction):
+    return lambda kernels, problem: _forward(kernel, axis_of(problem, direction))(kernels, problem)
+
+
+def _one_axis_scratch(direction):
+    return lambda kernels, problem, threads: kernels.winograd1d_scratch(
+        direction, problem.dtype.itemsize, _shape(kernels, problem), threads, axis_of(problem, direction)
+    )
+
+
 def _line_accepts(problem):
     if line_axis(problem) is None:
         return "needs 2 to 7 taps in every phase of the stride along height or width, undilated"
@@ -324,6 +348,7 @@ _table(
     (_direct_accepts, _direct_forward),
     _implicit_forward,
     _im2col_forward,
+    ("winograd1d", _one_axis_accepts, _one_axis("winograd1d_forward", "forward"), _one_axis_scratch("forward")),
 )
 _table(
     "conv_backward_input",
@@ -332,6 +357,12 @@ _table(
     (_direct_accepts_input, _direct_backward_input),
     _implicit_backward_input,
     _im2col_backward_input,
+    (
+        "winograd1d",
+        _one_axis_accepts_input,
+        _one_axis("winograd1d_backward_input", "backward_input"),
+        _one_axis_scratch("backward_input"),
+    ),
 )
 _table(
     "conv_backward_weight",

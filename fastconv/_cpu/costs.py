@@ -9,6 +9,7 @@ one thread and the longest vectors.
 
 import math
 
+from . import one_axis
 from .step_costs import COSTS
 from .views import TILES, line_axis, line_points, phase_taps, pointwise, winograd_tiles
 
@@ -356,9 +357,16 @@ def _depthwise(p, direction, samples):
     }
 
 
+def _one_axis(p, direction, samples):
+    """winograd1d: tiles along one axis, the sums of whose points stay in registers."""
+    if direction == "backward_weight":
+        return _lines(p, direction, samples)
+    return one_axis.counts(p, direction, one_axis.axis_of(p, direction), samples)
+
+
 COUNTS = {name: _winograd(tile) for name, tile in TILES.items()} | {
+    "winograd1d": _one_axis,
     "depthwise": _depthwise,
-    "winograd1d": _lines,
     "direct": _direct,
     "implicit_gemm": _packed,
 }

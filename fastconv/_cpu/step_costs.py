@@ -20,6 +20,11 @@ COSTS = {
             "output 2": 57, "output 3": 83.9, "output 4": 102, "output 5": 166, "stage": 0.309, "line": 30.4,
             "weight": 7.05, "group": 1960, "far": 3.2, "call": 7600,
         },
+        "winograd1d": {
+            "input down": 13, "input across": 11.2, "output down": 2.11, "output across": 3.44,
+            "multiply": 0.162, "batch": 0.754, "put": 2.83, "stage": 1.6, "stage split": 0.144,
+            "weight": 0.63, "group": 178, "far": 3.24, "call": 7010,
+        },
         "depthwise": {
             "sheaf": 0.435, "turn": 1.34, "roll": 0.378, "comb": 0.957, "store": 1.95, "plane": 6.8,
             "weight": 0.241, "far": 0.275, "call": 6380,
@@ -44,6 +49,11 @@ COSTS = {
             "multiply": 0.285, "panel": 0.118, "input 2": 174, "input 3": 218, "input 4": 173, "input 5": 323,
             "output 2": 82.2, "output 3": 124, "output 4": 166, "output 5": 269, "stage": 0.235, "line": 24.6,
             "weight": 4.74, "group": 2050, "far": 2.44, "call": 11000,
+        },
+        "winograd1d": {
+            "input down": 18.6, "input across": 14, "output down": 1.67, "output across": 4.27,
+            "multiply": 0.113, "batch": 0.984, "put": 4.99, "strew": 0.165, "stage": 0.42, "weight": 0.429,
+            "group": 90.8, "phase": 367, "far": 5.54, "call": 9760,
         },
         "depthwise": {
             "sheaf": 0.418, "turn": 1.45, "roll": 0.392, "comb": 0.865, "store": 2.23, "far": 0.249,

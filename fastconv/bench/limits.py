@@ -14,6 +14,7 @@ axis. An addition or multiplication alone counts as one, since it takes an instr
 
 import math
 
+from .._cpu import one_axis
 from .._cpu.algorithms import TABLES
 from .._cpu.views import TILES, line_axis, line_points, phase_taps, winograd_tiles
 
@@ -81,6 +82,10 @@ def multiply_adds(problem, direction):
             along = phase_taps(p)[line_axis(p)]
             name = f"Winograd F({line_points(p) + 1 - along},{along}) along one axis"
             found.append((products + transforms, products, name))
+        elif p.dtype.itemsize == 4 and algorithm.name == ONE_AXIS[0] and direction != ONE_AXIS[1] and algorithm.accepts(p) is None:
+            for axis in one_axis.axes_of(p, direction):
+                products, transforms, name = one_axis_count(p, direction, axis)
+                found.append((products + transforms, products, name))
     return min(found)
 
 
@@ -139,6 +144,31 @@ def line_count(p):
     transforms = p.C * phases * tiles * lines * to_points(points)
     transforms += p.K * tiles * math.prod(p.out[axis] for axis in others) * outputs_to_points(points, m)
     return products, transforms + pairs * p.taps // p.kernel[along] * points_to_taps(points, taps)
+
+
+def one_axis_count(p, direction, axis):
+    """(products, transforms, family) of Winograd's algorithm along one axis, forward or for dx.
+
+    The sum over the other taps is direct. A stride along the axis makes phases: of the inputs, or of dx.
+    Rows of inputs are transformed once for all that they serve.
+    """
+    taps, pairs = max(2, phase_taps(p)[axis]), p.C * p.K // p.groups
+    points = one_axis.points(taps)
+    m, phases = points + 1 - taps, min(p.stride[axis], p.kernel[axis])
+    if direction == "backward_input":
+        channels, filters, source, out = p.K, p.C, p.out, p.size
+        tiles = transformed = p.stride[axis] * -(-out[axis] // (m * p.stride[axis]))
+        products = tiles
+    else:
+        channels, filters, source, out = p.C, p.K, p.size, p.out
+        tiles = -(-out[axis] // m)
+        products = transformed = tiles * phases
+    others = [i for i in range(3) if i != axis]
+    products *= p.N * points * pairs * math.prod(_meetings(p, i) for i in others)
+    transforms = p.N * channels * transformed * math.prod(source[i] for i in others) * to_points(points)
+    transforms += p.N * filters * tiles * math.prod(out[i] for i in others) * to_outputs(points, m)
+    transforms += pairs * phases * math.prod(p.kernel[i] for i in others) * taps_to_points(points, taps)
+    return products, transforms, f"Winograd F({m},{taps}) along one axis"
 
 
 # One-dimensional transforms, of points 0, pairs +-a, and infinity: what is even and what is odd in a pair is

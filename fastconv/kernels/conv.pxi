@@ -134,15 +134,27 @@ cdef void describe_forward(Correlation *c, Tables t, Shape p, fc_source *x, Weig
     set_grid(&c.grid, p.N, p.out, p.K * plane, p.out[1] * p.out[2], p.out[2], 1)
 
 
-cdef object run_forward(real *y, Shape p, fc_source *x, Weights *w, const void *bias, int direct, int threads):
+cdef enum:
+    # How a correlation is computed. Tiles of Winograd's algorithm along axis 1 or 2: BY_TILES + axis
+    BY_PANELS = 0   # correlate.pxi
+    BY_STRIPS = 1   # direct.pxi
+    BY_TILES = 1    # winograd1d.pxi
+
+
+cdef int correlate_by(int how, real *y, Correlation *c, int threads) except -1 nogil:
+    if how == BY_PANELS:
+        return correlate(y, c, threads)
+    if how == BY_STRIPS:
+        return direct_correlate(y, c, threads)
+    return wino1_correlate(y, c, how - BY_TILES, threads)
+
+
+cdef object run_forward(real *y, Shape p, fc_source *x, Weights *w, const void *bias, int how, int threads):
     cdef Correlation c
     cdef Tables t = Tables(p)
     describe_forward(&c, t, p, x, w, bias)
     with nogil:
-        if direct:
-            direct_correlate(y, &c, threads)
-        else:
-            correlate(y, &c, threads)
+        correlate_by(how, y, &c, threads)
 
 
 def conv_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, Shape shape, int threads, bint direct=False):
@@ -159,7 +171,7 @@ def conv_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarra
         run_forward(<double *> cnp.PyArray_DATA(y), shape, &source, &w, b, direct, threads)
 
 
-cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, const void *bias, ix samples, const ix *size, const ix *low, int direct,
+cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, const void *bias, ix samples, const ix *size, const ix *low, int how,
                                int threads):
     """dx (N, C, *size) = adjoint of the forward convolution with padding `low`, zeros outside.
 
@@ -179,7 +191,7 @@ cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, con
     c.w_group, c.w_row, c.w_channel = c.channels * w.k, w.c, w.k
     c.bias, c.y_channel, c.activation, c.plane = bias, plane, 0, plane
     # A single tap: one phase alone has it, and writes the positions of the others too.
-    c.among = not direct and p.taps == 1 and p.stride[0] * p.stride[1] * p.stride[2] > 1 and p.stride[2] <= FC_AMONG
+    c.among = how == BY_PANELS and p.taps == 1 and p.stride[0] * p.stride[1] * p.stride[2] > 1 and p.stride[2] <= FC_AMONG
     for a in range(3):
         c.among = c.among and (p.stride[a] - low[a] % p.stride[a]) % p.stride[a] < size[a]
     for a in range(3):
@@ -212,10 +224,7 @@ cdef object run_backward_input(real *dx, Shape p, fc_source *dy, Weights *w, con
         set_grid(&c.grid, samples, count, p.C * plane, size[1] * size[2] * p.stride[0], size[2] * p.stride[1], p.stride[2])
         start = c.start = (first[0] * size[1] + first[1]) * size[2] + first[2]
         with nogil:
-            if direct:
-                direct_correlate(dx + start, &c, threads)
-            else:
-                correlate(dx + start, &c, threads)
+            correlate_by(how, dx + start, &c, threads)
 
 
 cdef void fold_plane(real *dx, const real *padded_dx, Shape p, const ix *extent) noexcept nogil:
@@ -235,7 +244,7 @@ cdef void fold_plane(real *dx, const real *padded_dx, Shape p, const ix *extent)
                 row[fc_source_index(&axis[2], w - p.low[2])] += padded_dx[(d * extent[1] + h) * extent[2] + w]
 
 
-cdef object run_backward_padded(real *dx, Shape p, fc_source *dy, Weights *w, int direct, int threads):
+cdef object run_backward_padded(real *dx, Shape p, fc_source *dy, Weights *w, int how, int threads):
     """As above for the other padding modes: the gradient of one padded sample at a time, folded back onto the sample."""
     cdef ix extent[3]
     cdef ix zero[3]
@@ -250,7 +259,7 @@ cdef object run_backward_padded(real *dx, Shape p, fc_source *dy, Weights *w, in
     try:
         for n in range(p.N):
             sample.data = dy.data + n * dy.n
-            run_backward_input(buffer, p, &sample, w, NULL, 1, extent, zero, direct, threads)
+            run_backward_input(buffer, p, &sample, w, NULL, 1, extent, zero, how, threads)
             with nogil:
                 if threads_for(p.C * padded_plane, threads) == 1:
                     for i in range(p.C):
@@ -262,6 +271,12 @@ cdef object run_backward_padded(real *dx, Shape p, fc_source *dy, Weights *w, in
         fc_scratch_give(buffer)
 
 
+cdef object backward_input_by(int how, real *dx, Shape p, fc_source *dy, Weights *w, const void *bias, int threads):
+    if p.mode:
+        return run_backward_padded(dx, p, dy, w, how, threads)
+    return run_backward_input(dx, p, dy, w, bias, p.N, p.size, p.low, how, threads)
+
+
 def conv_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray dx, Shape shape, int threads, bint direct=False):
     """dx = adjoint of the forward convolution, applied to dy, + bias (C values, contiguous and native, or None)."""
     cdef fc_source source
@@ -271,15 +286,9 @@ def conv_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cn
     make_source(&source, dy, shape, shape.K, shape.out, "dy")
     make_weights(&w, weight, shape)
     if cnp.PyArray_TYPE(dx) == cnp.NPY_FLOAT:
-        if shape.mode:
-            run_backward_padded(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, direct, threads)
-        else:
-            run_backward_input(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, b, shape.N, shape.size, shape.low, direct, threads)
+        backward_input_by(direct, <float *> cnp.PyArray_DATA(dx), shape, &source, &w, b, threads)
     else:
-        if shape.mode:
-            run_backward_padded(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, direct, threads)
-        else:
-            run_backward_input(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, b, shape.N, shape.size, shape.low, direct, threads)
+        backward_input_by(direct, <double *> cnp.PyArray_DATA(dx), shape, &source, &w, b, threads)
 
 
 cdef void describe_outer(Outer *o, Tables t, Shape p, fc_source *dy, fc_source *x, ix *one) noexcept:

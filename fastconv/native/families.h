@@ -15,6 +15,7 @@
 #include "winograd_points.h"
 #include "winograd_rows.h"
 #include "winograd.h"
+#include "winograd1d.h"
 #include "winograd1d_weight.h"
 #include "softmax.h"
 #include "loss.h"

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._errors import UnsupportedError
 from .._problem import ConvProblem, PoolProblem
-from . import bounds, winograd, winograd1d_weight
+from . import bounds, winograd, winograd1d, winograd1d_weight
 from .arrays import DRAW, exact_inputs, lay_out, real_inputs, special_inputs
 
 
@@ -244,10 +244,10 @@ class Convolution(Case):
         for name, tile in tiles.items():
             what = name.split()[1]
             if what == "y":
-                errors[name] = winograd.forward(x, weight, bias, p, dtype, tile)
+                errors[name] = _sum_error("forward", x, weight, bias, p, dtype, tile)
                 errors[name] = bounds.activated(p.activation, results[name], errors[name], dtype)
             elif what == "dx":
-                errors[name] = winograd.backward_input(dy, weight, None, p, dtype, tile)
+                errors[name] = _sum_error("backward_input", dy, weight, None, p, dtype, tile)
             else:
                 errors[name] = _weight_error(dy, x, p, dtype, tile)
         return errors
@@ -270,6 +270,13 @@ def _weight_error(dy, x, p, dtype, tile):
     if tile == winograd.ONE_AXIS:
         return winograd1d_weight.backward_weight(dy, x, p, dtype)
     return winograd.backward_weight(dy, x, p, dtype, tile)
+
+
+def _sum_error(direction, source, weight, bias, p, dtype, tile):
+    """|error| of a y or dx by Winograd's algorithm, along both axes or one."""
+    if tile == winograd.ONE_AXIS:
+        return getattr(winograd1d, direction)(source, weight, bias, p, dtype)
+    return getattr(winograd, direction)(source, weight, bias, p, dtype, tile)
 
 
 class Transposed(Case):
@@ -337,9 +344,9 @@ class Transposed(Case):
         for name, tile in tiles.items():
             what = name.split()[1]
             if what == "y":
-                errors[name] = winograd.backward_input(x, weight, bias, p, dtype, tile)
+                errors[name] = _sum_error("backward_input", x, weight, bias, p, dtype, tile)
             elif what == "dx":
-                errors[name] = winograd.forward(dy, weight, None, p, dtype, tile)
+                errors[name] = _sum_error("forward", dy, weight, None, p, dtype, tile)
             else:
                 errors[name] = _weight_error(x, dy, p, dtype, tile)
         return errors

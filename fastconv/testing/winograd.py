@@ -30,7 +30,7 @@ TILES = {"winograd": 6, "winograd8": 8}
 
 ONE_AXIS = "winograd1d"
 """Stands for the inputs of a tile of the algorithm of that name, which depend on the problem: its transforms
-go along one axis only (`winograd1d_weight`)."""
+go along one axis only (`winograd1d`, `winograd1d_weight`)."""
 
 POINTS = {6: (0.0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 8: (0.0, 1 / 2, -1 / 2, 1.0, -1.0, 2.0, -2.0)}  # and infinity
 
