@@ -25,6 +25,21 @@
         if (i < (n)) { const ix left = (n) - i; __VA_ARGS__ }                                                                                          \
     } while (0)
 
+/* The same for results: `out` is where element 0 goes, the body writes by PUT_OUT, `stream` says whether past the caches. Unless they are few, vectors begin where
+ * one does in memory: one that lies in two lines takes as long as two. What is streamed is written as it is made, in step with what is read: by way of a buffer,
+ * which alternates between much reading and much writing, a large result takes up to 1.4 times as long. */
+#define EACH_LANES_OUT(i, n, out, stream, ...)                                                                                                         \
+    do {                                                                                                                                               \
+        ix i = 0, head_ = (stream) || (n) >= 4 * VL ? FC_MIN(NAME(before_vector)(out), (ix)(n)) : 0;                                                   \
+        if (head_) { const ix left = head_; const int past = 0; __VA_ARGS__ i = head_; }                                                               \
+        if (stream)                                                                                                                                    \
+            for (; i + VL <= (n); i += VL) { const ix left = VL; const int past = 1; __VA_ARGS__ }                                                     \
+        else                                                                                                                                           \
+            for (; i + VL <= (n); i += VL) { const ix left = VL; const int past = 0; __VA_ARGS__ }                                                     \
+        if (i < (n)) { const ix left = (n) - i; const int past = 0; __VA_ARGS__ }                                                                      \
+    } while (0)
+#define PUT_OUT(p, v) do { if (past) STREAM(p, v); else PUT(p, v); } while (0)
+
 /* for every block of `count` elements: at is its first element, n its length */
 #define FOR_BLOCKS(at, n, count) for (ix at = 0, n; (n = FC_MIN((ix)FC_BLOCK, (count) - at)) > 0; at += FC_BLOCK)
 
@@ -196,9 +211,10 @@ INLINE REAL NAME(block_sum)(const REAL *p, ix n) { return NAME(add_lanes)(NAME(b
 
 /* Copy past the caches: for results that are larger than they are, whose old lines would otherwise be read from memory only to be overwritten. What is written
  * becomes visible to other threads with the fence at the end. */
+INLINE ix NAME(before_vector)(const REAL *p) { return (ix)((VBYTES - (uintptr_t)p % VBYTES) % VBYTES / REAL_BYTES); } /* elements to the next whole one */
 INLINE void NAME(stream_out)(REAL *dst, const REAL *src, ix n)
 {
-    const ix head = FC_MIN((ix)((VBYTES - (uintptr_t)dst % VBYTES) % VBYTES / REAL_BYTES), n);
+    const ix head = FC_MIN(NAME(before_vector)(dst), n);
     ix i = head;
     if (head) STOREN(dst, LOADN(src, head), head);
     for (; i + VL <= n; i += VL) STREAM(dst + i, LOAD(src + i));

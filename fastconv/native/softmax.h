@@ -83,8 +83,11 @@ static void NAME(softmax_row_backward)(const fc_view *dyv, const fc_view *yv, RE
     FOR_BLOCKS(at, n, count) {
         const REAL *dy = NAME(fetch)(dyv, start + at, n, dy_buffer);
         const REAL *y = NAME(fetch)(yv, start + at, n, y_buffer);
+        /* the next row is asked for meanwhile: its sum waits for all of it */
         if (logarithm) FOR_LANES(i, n) PUT(dx + at + i, TAKE(dy + i) - NAME(vexp)(TAKE(y + i)) * sum);
-        else EACH_LANES(i, n, PUT(dx + at + i, TAKE(y + i) * (TAKE(dy + i) - sum)););
+        else
+            EACH_LANES_OUT(i, n, dx + at, 0, __builtin_prefetch(dy + i + count); __builtin_prefetch(y + i + count);
+                           PUT_OUT(dx + at + i, TAKE(y + i) * (TAKE(dy + i) - sum)););
     }
 }
 
