@@ -30,8 +30,8 @@ cdef extern from "native/kernels.h" nogil:
     void sum_planes_f64(int kind, const fc_sums *s, const fc_view *x, const fc_view *y, double shift, ix c, ix unit, double *out)
     void sum_columns_f32(int kind, const fc_sums *s, const fc_view *x, const fc_view *y, const float *shift, ix unit, double *out)
     void sum_columns_f64(int kind, const fc_sums *s, const fc_view *x, const fc_view *y, const double *shift, ix unit, double *out)
-    void affine_plane_f32(const fc_view *x, const fc_view *g, const affine_f32 *a, ix channel, ix start, ix count, float *y, int stream)
-    void affine_plane_f64(const fc_view *x, const fc_view *g, const affine_f64 *a, ix channel, ix start, ix count, double *y, int stream)
+    void affine_planes_f32(const fc_view *x, const fc_view *g, const affine_f32 *a, ix C, ix channel, ix start, ix length, ix rows, float *y, int stream)
+    void affine_planes_f64(const fc_view *x, const fc_view *g, const affine_f64 *a, ix C, ix channel, ix start, ix length, ix rows, double *y, int stream)
     void affine_columns_f32(const fc_view *x, const fc_view *g, const affine_f32 *a, ix column, ix start, ix count, float *y, int stream)
     void affine_columns_f64(const fc_view *x, const fc_view *g, const affine_f64 *a, ix column, ix start, ix count, double *y, int stream)
     void channel_scales_f64(double *out, const double *weight, const double *variance, double eps, ix C)
@@ -199,39 +199,43 @@ cdef void spread_constants(real *constants, Channels *c) noexcept nogil:
             at += 1
 
 
-cdef void affine_task(real *y, const fc_view *x, const fc_view *g, const real *constants, const Channels *c, ix task, int stream) noexcept nogil:
+cdef void affine_task(real *y, const fc_view *x, const fc_view *g, const real *constants, const Channels *c, ix task, ix rows, int stream) noexcept nogil:
+    """So many planes, or a piece of one, or a piece of the columns of one sample."""
     cdef int planes = c.inner >= FC_INNER_MIN
     cdef ix run = c.inner if planes else c.C * c.inner, pieces = ceil_div(run, TASK)
-    cdef ix row = task // pieces, at = task % pieces * TASK, count = task_length(task % pieces, run)
+    cdef ix row = task // pieces * rows, at = task % pieces * TASK, count = task_length(task % pieces, run)
     cdef affine_f32 single
     cdef affine_f64 double_
+    rows = smaller(rows, c.N * c.C - row)
     if real is float:
         single.mean, single.scale, single.shift, single.factor = constants, constants + c.stride, constants + 2 * c.stride, constants + 3 * c.stride
         if planes:
-            affine_plane_f32(x, g, &single, row % c.C, row * run + at, count, y, stream)
+            affine_planes_f32(x, g, &single, c.C, row % c.C, row * run + at, count, rows, y, stream)
         else:
             affine_columns_f32(x, g, &single, at, row * run + at, count, y, stream)
     else:
         double_.mean, double_.scale, double_.shift, double_.factor = constants, constants + c.stride, constants + 2 * c.stride, constants + 3 * c.stride
         if planes:
-            affine_plane_f64(x, g, &double_, row % c.C, row * run + at, count, y, stream)
+            affine_planes_f64(x, g, &double_, c.C, row % c.C, row * run + at, count, rows, y, stream)
         else:
             affine_columns_f64(x, g, &double_, at, row * run + at, count, y, stream)
 
 
 cdef void run_affine(real *y, const fc_view *x, const fc_view *g, Channels *c, int threads) noexcept nogil:
     """y = (x - mean) * scale + shift + g * factor; x or g may be NULL and then takes no part."""
-    cdef ix rows = c.N * c.C if c.inner >= FC_INNER_MIN else c.N, run = c.inner if c.inner >= FC_INNER_MIN else c.C * c.inner
-    cdef ix task, tasks = rows * ceil_div(run, TASK)
+    cdef int planes = c.inner >= FC_INNER_MIN
+    cdef ix rows = c.N * c.C if planes else c.N, run = c.inner if planes else c.C * c.inner
+    cdef ix together = TASK // run if planes and run < TASK else 1
+    cdef ix task, tasks = ceil_div(rows, together) * ceil_div(run, TASK)
     cdef real *constants = <real *> c.constants
     cdef int stream = streams(rows * run * sizeof(real))
     spread_constants(constants, c)
     if threads_for(rows * run, threads) == 1:
         for task in range(tasks):
-            affine_task(y, x, g, constants, c, task, stream)
+            affine_task(y, x, g, constants, c, task, together, stream)
     else:
         for task in prange(tasks, num_threads=threads, schedule="static"):
-            affine_task(y, x, g, constants, c, task, stream)
+            affine_task(y, x, g, constants, c, task, together, stream)
 
 
 cdef int run_batch_norm(real *y, const fc_view *x, Channels *c, cnp.ndarray running_mean, cnp.ndarray running_var, bint training, double momentum,

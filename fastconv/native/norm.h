@@ -9,7 +9,7 @@
 #ifndef FC_NORM_COMMON
 #define FC_NORM_COMMON
 #define FC_INNER_MIN 16   /* one vector of floats: below it most lanes along the inner axis would be idle */
-#define FC_UNIT 8192      /* 32 or 64 KB: read twice by the moments, the second time from the cache */
+#define FC_UNIT 8192      /* 32 or 64 KB: an eighth of it is read twice by the moments, the second time from the cache */
 #define FC_UNIT_ROWS 256  /* of a strip: 256 or 512 KB, read twice by the moments; joining the parts of fewer rows takes as long as summing them */
 
 /* What a unit yields, and how many numbers that is.
@@ -39,13 +39,35 @@ static inline void fc_sums_cut(fc_sums *s, ptrdiff_t N, ptrdiff_t C, ptrdiff_t i
         s->results = C * inner;
         s->units = s->pieces * s->parts;
     } else {
-        s->samples = inner >= FC_UNIT ? 1 : FC_UNIT / inner;
+        s->samples = inner > FC_BLOCK ? 1 : FC_UNIT / inner;
         s->piece = inner >= FC_UNIT ? FC_UNIT : inner;
         s->pieces = (inner + s->piece - 1) / s->piece;
         s->parts = (N + s->samples - 1) / s->samples * s->pieces;
         s->results = C;
         s->units = s->parts;
     }
+}
+
+/* The rows of a unit of channel c by planes, all but the last of the same length: the blocks of one piece of a plane, or planes that are no longer than a block.
+ * So many of them as make a block are added before their lanes join a total. */
+typedef struct { ptrdiff_t from, step, count, length, last, together; } fc_rows;
+static inline fc_rows fc_unit_rows(const fc_sums *s, ptrdiff_t c, ptrdiff_t unit)
+{
+    const ptrdiff_t sample = unit / s->pieces * s->samples, at = unit % s->pieces * s->piece;
+    fc_rows r = {.from = (sample * s->C + c) * s->inner + at};
+    if (s->samples == 1) {
+        const ptrdiff_t all = FC_MIN(s->piece, s->inner - at);
+        r.count = (all + FC_BLOCK - 1) / FC_BLOCK;
+        r.step = r.length = FC_BLOCK;
+        r.last = all - (r.count - 1) * FC_BLOCK;
+        r.together = 1;
+    } else {
+        r.count = FC_MIN(s->samples, s->N - sample);
+        r.step = s->C * s->inner;
+        r.length = r.last = s->inner;
+        r.together = FC_BLOCK / s->inner;
+    }
+    return r;
 }
 
 /* Local response normalisation; see lrn_strip */
@@ -104,18 +126,34 @@ static inline void fc_join_parts(double *out, const double *parts, const fc_sums
 }
 #endif
 
-/* Sums by lanes over many short runs: they join their totals every FC_BLOCK elements. */
-typedef struct { fc_total total; NAME(quad) lanes; } NAME(running);
-INLINE void NAME(running_end)(NAME(running) *r)
+/* Whether an array lies together as a whole */
+#undef PLAIN
+#define PLAIN(v) ((v)->direct && (v)->ndim == 1)
+
+/* Partial sums by lanes join a total and start again: several each, so that additions need not wait for one another */
+INLINE void NAME(join_pair)(fc_total *total, V *lanes)
 {
-    const NAME(quad) none = {{0}, {0}, {0}, {0}};
-    fc_total_add(&r->total, NAME(add_lanes)(NAME(quad_lanes)(&r->lanes)));
-    r->lanes = none;
+    fc_total_add(total, NAME(add_lanes)(lanes[0] + lanes[1]));
+    lanes[0] = lanes[1] = SPLAT(0);
 }
-INLINE double NAME(running_value)(NAME(running) *r)
+INLINE void NAME(join_four)(fc_total *total, V *lanes)
 {
-    NAME(running_end)(r);
-    return fc_total_value(&r->total);
+    fc_total_add(total, NAME(add_lanes)((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])));
+    lanes[0] = lanes[1] = lanes[2] = lanes[3] = SPLAT(0);
+}
+INLINE void NAME(join_pairs)(const int products, fc_total *totals, V *rest, V *square, V *sum, V *product)
+{
+    if (!products || VL < 4) {
+        NAME(join_pair)(&totals[0], rest);
+        NAME(join_pair)(&totals[1], square);
+        if (!products) return;
+        NAME(join_pair)(&totals[2], sum);
+        NAME(join_pair)(&totals[3], product);
+        return;
+    }
+    const V all = NAME(add_lanes_of_4)(rest[0] + rest[1], square[0] + square[1], sum[0] + sum[1], product[0] + product[1]);
+    UNROLL for (int i = 0; i < 4; i++) fc_total_add(&totals[i], all[i & (VL - 1)]);
+    UNROLL for (int i = 0; i < 2; i++) rest[i] = square[i] = sum[i] = product[i] = SPLAT(0);
 }
 
 /* Deviations of one vector, which are 0 past the end, their squares, y and its products */
@@ -128,87 +166,107 @@ INLINE void NAME(deviations_add)(const int products, V d, V g, V *rest, V *squar
     *product = FMA(g, d, *product);
 }
 
-/* for every block of the runs of a unit: `from` is its first element, n its length */
-#undef FOR_UNIT
-#define FOR_UNIT(s, c, unit, from, n) \
-    for (ix sample = (unit) / (s)->pieces * (s)->samples, last = FC_MIN(sample + (s)->samples, (s)->N); sample < last; sample++) \
-        for (ix at = (unit) % (s)->pieces * (s)->piece, end = FC_MIN(at + (s)->piece, (s)->inner), n, from; \
-             (n = FC_MIN((ix)FC_BLOCK, end - at)) > 0 && ((from = (sample * (s)->C + (c)) * (s)->inner + at), 1); at += n)
+#undef FOR_ROWS
+#define FOR_ROWS(r, from, n) \
+    for (ix row = 0, from = (r).from, n; row < (r).count && ((n = row + 1 < (r).count ? (r).length : (r).last), 1); row++, from += (r).step)
 
-/* One unit of channel c: out gets kind numbers. */
-INLINE void NAME(sum_unit)(const int kind, const fc_sums *s, const fc_view *xv, const fc_view *yv, REAL shift, ix c, ix unit, double *out)
+/* One unit of channel c: out gets kind numbers. plain: the arrays lie together as a whole, so that no call takes the accumulators out of their registers. */
+#undef ROW_OF
+#define ROW_OF(v, buffer) (plain ? (const REAL *)(v)->data + from : NAME(fetch)((v), from, n, (buffer)))
+INLINE void NAME(sum_unit)(const int kind, const int plain, const fc_sums *s, const fc_view *xv, const fc_view *yv, REAL shift, ix c, ix unit, double *out)
 {
     REAL x_buffer[FC_BLOCK], y_buffer[FC_BLOCK];
-    NAME(running) first = {{0, 0}, {{0}, {0}, {0}, {0}}}, second = first;
-    ix count = 0, since = 0;
+    const fc_rows rows = fc_unit_rows(s, c, unit);
+    const double count = (double)((rows.count - 1) * rows.length + rows.last);
+    fc_total totals[4] = {{0, 0}};
+    ix since = 0;
+    V first[4] = {{0}}, second[2] = {{0}};
     if (kind == FC_PRODUCTS) {
-        FOR_UNIT(s, c, unit, from, n) {
-            const REAL *x = NAME(fetch)(xv, from, n, x_buffer), *y = NAME(fetch)(yv, from, n, y_buffer);
+        const V middle = SPLAT(shift);
+        FOR_ROWS(rows, from, n) {
+            const REAL *x = ROW_OF(xv, x_buffer), *y = ROW_OF(yv, y_buffer);
             FOR_LANES(i, n)
             {
                 V g = TAKE(y + i); /* 0 past the end, as is then the product */
-                V d = TAKE_OR(x + i, SPLAT(shift)) - shift;
-                first.lanes.a += g;
-                second.lanes.a = FMA(g, d, second.lanes.a);
+                first[0] += g;
+                second[0] = FMA(g, TAKE_OR(x + i, middle) - middle, second[0]);
             }
-            if ((since += n) < FC_BLOCK) continue;
+            if (++since < rows.together) continue;
             since = 0;
-            NAME(running_end)(&first);
-            NAME(running_end)(&second);
+            NAME(join_pair)(&totals[0], first);
+            NAME(join_pair)(&totals[1], second);
         }
-        out[0] = NAME(running_value)(&first);
-        out[1] = NAME(running_value)(&second);
+        NAME(join_pair)(&totals[0], first);
+        NAME(join_pair)(&totals[1], second);
+        out[0] = fc_total_value(&totals[0]);
+        out[1] = fc_total_value(&totals[1]);
         return;
     }
-    FOR_UNIT(s, c, unit, from, n) {
-        NAME(quad_add)(&first.lanes, NAME(fetch)(xv, from, n, x_buffer), n);
-        count += n;
-        if ((since += n) < FC_BLOCK) continue;
+    /* The moments are taken about the mean of the first eighth of the unit (of one row, if it has less than 16), so that little is read twice and little is waited
+     * for. If that is d standard deviations away from the mean of all, rounding errors of the square grow by 1 + d^2. d^2 < 15 whatever the values, as the square
+     * itself contains what so many of them deviate. */
+    const ix some = kind == FC_SUM ? rows.count : FC_MAX(rows.count / 8, 1);
+    ix taken = 0;
+    FOR_ROWS(rows, from, n) {
+        const REAL *x = ROW_OF(xv, x_buffer);
+        const ix whole = n / VL * VL;
+        ix i = 0;
+        for (; i + 4 * VL <= whole; i += 4 * VL)
+            UNROLL for (int j = 0; j < 4; j++) first[j] += LOAD(x + i + j * VL);
+        UNROLL for (int j = 0; j < 3; j++)
+            if (i < whole) { first[j] += LOAD(x + i); i += VL; }
+        if (whole < n) first[3] += LOADN(x + whole, n - whole);
+        taken += n;
+        if (row + 1 == some) break;
+        if (++since < rows.together) continue;
         since = 0;
-        NAME(running_end)(&first);
+        NAME(join_four)(&totals[0], first);
     }
-    out[0] = NAME(running_value)(&first);
+    NAME(join_four)(&totals[0], first);
+    out[0] = fc_total_value(&totals[0]);
     if (kind == FC_SUM) return;
-    /* deviations from the rounded mean; their own sum corrects for its rounding */
-    const REAL mean = (REAL)(out[0] / (double)count);
+    const REAL mean = (REAL)out[0] / (REAL)taken;
     const V middle = SPLAT(mean);
-    NAME(running) rest = {{0, 0}, {{0}, {0}, {0}, {0}}}, sum = rest, product = rest;
+    const int products = kind == FC_GRADIENTS;
+    V rest[2] = {{0}}, square[2] = {{0}}, sum[2] = {{0}}, product[2] = {{0}};
+    totals[0] = (fc_total){0, 0};
     since = 0;
-    FOR_UNIT(s, c, unit, from, n) {
-        const REAL *x = NAME(fetch)(xv, from, n, x_buffer), *y = kind == FC_GRADIENTS ? NAME(fetch)(yv, from, n, y_buffer) : x;
-        const ix whole = n / (2 * VL) * (2 * VL);
-        for (ix i = 0; i < whole; i += 2 * VL) { /* two partial sums of each, so that additions need not wait for one another */
-            NAME(deviations_add)(kind == FC_GRADIENTS, LOAD(x + i) - middle, LOAD(y + i), &rest.lanes.a, &second.lanes.a, &sum.lanes.a, &product.lanes.a);
-            NAME(deviations_add)(kind == FC_GRADIENTS, LOAD(x + i + VL) - middle, LOAD(y + i + VL), &rest.lanes.b, &second.lanes.b, &sum.lanes.b,
-                                 &product.lanes.b);
-        }
-        FOR_LANES(i, n - whole)
-            NAME(deviations_add)(kind == FC_GRADIENTS, TAKE_OR(x + whole + i, middle) - middle, TAKE(y + whole + i), &rest.lanes.a, &second.lanes.a,
-                                 &sum.lanes.a, &product.lanes.a);
-        if ((since += n) < FC_BLOCK) continue;
+    FOR_ROWS(rows, from, n) {
+        const REAL *x = ROW_OF(xv, x_buffer), *y = products ? ROW_OF(yv, y_buffer) : x;
+        const ix whole = n / VL * VL, left = n - whole;
+        ix i = 0;
+        for (; i + 2 * VL <= whole; i += 2 * VL)
+            UNROLL for (int j = 0; j < 2; j++)
+                NAME(deviations_add)(products, LOAD(x + i + j * VL) - middle, LOAD(y + i + j * VL), &rest[j], &square[j], &sum[j], &product[j]);
+        if (i < whole) NAME(deviations_add)(products, LOAD(x + i) - middle, LOAD(y + i), &rest[0], &square[0], &sum[0], &product[0]);
+        if (left)
+            NAME(deviations_add)(products, TAKE_OR(x + whole, middle) - middle, LOADN(y + whole, left), &rest[1], &square[1], &sum[1], &product[1]);
+        if (++since < rows.together) continue;
         since = 0;
-        NAME(running_end)(&rest);
-        NAME(running_end)(&second);
-        if (kind != FC_GRADIENTS) continue;
-        NAME(running_end)(&sum);
-        NAME(running_end)(&product);
+        NAME(join_pairs)(products, totals, rest, square, sum, product);
     }
-    const double off = NAME(running_value)(&rest);
-    out[0] = (double)count;
-    out[1] = (double)mean + off / (double)count;
-    out[2] = NAME(running_value)(&second) - off * off / (double)count;
-    if (kind != FC_GRADIENTS) return;
-    out[3] = NAME(running_value)(&sum);
-    out[4] = NAME(running_value)(&product) - off / (double)count * out[3];
+    NAME(join_pairs)(products, totals, rest, square, sum, product);
+    const double off = fc_total_value(&totals[0]);
+    out[0] = count;
+    out[1] = (double)mean + off / count;
+    out[2] = fc_total_value(&totals[1]) - off * off / count;
+    if (!products) return;
+    out[3] = fc_total_value(&totals[2]);
+    out[4] = fc_total_value(&totals[3]) - off / count * out[3];
 }
 
 static void NAME(sum_planes)(int kind, const fc_sums *s, const fc_view *x, const fc_view *y, REAL shift, ix c, ix unit, double *out)
 {
-    switch (kind) {
-    case FC_SUM: NAME(sum_unit)(FC_SUM, s, x, y, shift, c, unit, out); break;
-    case FC_PRODUCTS: NAME(sum_unit)(FC_PRODUCTS, s, x, y, shift, c, unit, out); break;
-    case FC_MOMENTS: NAME(sum_unit)(FC_MOMENTS, s, x, y, shift, c, unit, out); break;
-    default: NAME(sum_unit)(FC_GRADIENTS, s, x, y, shift, c, unit, out);
+    const int plain = PLAIN(x) && (!y || PLAIN(y));
+    switch (2 * kind + plain) {
+    case 2 * FC_SUM: NAME(sum_unit)(FC_SUM, 0, s, x, y, shift, c, unit, out); break;
+    case 2 * FC_SUM + 1: NAME(sum_unit)(FC_SUM, 1, s, x, y, shift, c, unit, out); break;
+    case 2 * FC_PRODUCTS: NAME(sum_unit)(FC_PRODUCTS, 0, s, x, y, shift, c, unit, out); break;
+    case 2 * FC_PRODUCTS + 1: NAME(sum_unit)(FC_PRODUCTS, 1, s, x, y, shift, c, unit, out); break;
+    case 2 * FC_MOMENTS: NAME(sum_unit)(FC_MOMENTS, 0, s, x, y, shift, c, unit, out); break;
+    case 2 * FC_MOMENTS + 1: NAME(sum_unit)(FC_MOMENTS, 1, s, x, y, shift, c, unit, out); break;
+    case 2 * FC_GRADIENTS: NAME(sum_unit)(FC_GRADIENTS, 0, s, x, y, shift, c, unit, out); break;
+    default: NAME(sum_unit)(FC_GRADIENTS, 1, s, x, y, shift, c, unit, out);
     }
 }
 
@@ -320,31 +378,48 @@ INLINE V NAME(affine_lanes)(const int has_x, const int has_g, V x, V g, V mean, 
 INLINE void NAME(affine_run)(const int step, const int has_x, const int has_g, const fc_view *xv, const fc_view *gv, const NAME(affine) *a, ix channel,
                              ix from, ix count, REAL *y, int stream)
 {
-    REAL x_buffer[FC_BLOCK], g_buffer[FC_BLOCK], made[FC_BLOCK];
+    REAL x_buffer[FC_BLOCK], g_buffer[FC_BLOCK];
+    const V mean = SPLAT(a->mean[channel]), scale = SPLAT(a->scale[channel]), shift = SPLAT(a->shift[channel]), factor = SPLAT(a->factor[channel]);
     FOR_BLOCKS(at, n, count) {
         const REAL *x = has_x ? NAME(fetch)(xv, from + at, n, x_buffer) : NULL;
         const REAL *g = has_g ? NAME(fetch)(gv, from + at, n, g_buffer) : NULL;
-        REAL *out = stream ? made : y + from + at;
+        REAL *out = y + from + at;
         const ix c = channel + at;
-        if (step) {
-            FOR_LANES(i, n)
-                PUT(out + i, NAME(affine_lanes)(has_x, has_g, has_x ? TAKE(x + i) : SPLAT(0), has_g ? TAKE(g + i) : SPLAT(0), TAKE(a->mean + c + i),
-                                                TAKE(a->scale + c + i), TAKE(a->shift + c + i), TAKE(a->factor + c + i)));
-        } else {
+        if (step)
+            EACH_LANES_OUT(i, n, out, stream, PUT_OUT(out + i, NAME(affine_lanes)(has_x, has_g, has_x ? TAKE(x + i) : mean, has_g ? TAKE(g + i) : mean,
+                                                                                 TAKE(a->mean + c + i), TAKE(a->scale + c + i), TAKE(a->shift + c + i),
+                                                                                 TAKE(a->factor + c + i))););
+        else
+            EACH_LANES_OUT(i, n, out, stream, PUT_OUT(out + i, NAME(affine_lanes)(has_x, has_g, has_x ? TAKE(x + i) : mean, has_g ? TAKE(g + i) : mean,
+                                                                                 mean, scale, shift, factor)););
+    }
+}
+
+/* Rows of `length` >= FC_INNER_MIN elements, the first at element `from` and of `channel`: planes of one channel after the other, or a piece of one plane */
+INLINE void NAME(affine_rows)(const int has_x, const int has_g, const fc_view *x, const fc_view *g, const NAME(affine) *a, ix C, ix channel, ix from, ix length,
+                              ix rows, REAL *y, int stream)
+{
+    if (!stream && (!has_x || PLAIN(x)) && (!has_g || PLAIN(g))) { /* whole vectors: what is written beyond a row is written again with the next one */
+        for (; rows > 1; rows--, from += length) {
+            const REAL *xs = has_x ? (const REAL *)x->data + from : NULL, *gs = has_g ? (const REAL *)g->data + from : NULL;
             const V mean = SPLAT(a->mean[channel]), scale = SPLAT(a->scale[channel]), shift = SPLAT(a->shift[channel]), factor = SPLAT(a->factor[channel]);
-            EACH_LANES(i, n, PUT(out + i, NAME(affine_lanes)(has_x, has_g, has_x ? TAKE(x + i) : SPLAT(0), has_g ? TAKE(g + i) : SPLAT(0), mean, scale,
-                                                             shift, factor)););
+            for (ix i = 0; i < length; i += VL)
+                STORE(y + from + i, NAME(affine_lanes)(has_x, has_g, has_x ? LOAD(xs + i) : mean, has_g ? LOAD(gs + i) : mean, mean, scale, shift, factor));
+            if (++channel == C) channel = 0;
         }
-        if (stream) NAME(stream_out)(y + from + at, made, n);
+    }
+    for (; rows; rows--, from += length) {
+        NAME(affine_run)(0, has_x, has_g, x, g, a, channel, from, length, y, stream);
+        if (++channel == C) channel = 0;
     }
     if (stream) fc_stream_end();
 }
 
-static void NAME(affine_plane)(const fc_view *x, const fc_view *g, const NAME(affine) *a, ix channel, ix from, ix count, REAL *y, int stream)
+static void NAME(affine_planes)(const fc_view *x, const fc_view *g, const NAME(affine) *a, ix C, ix channel, ix from, ix length, ix rows, REAL *y, int stream)
 {
-    if (x && g) NAME(affine_run)(0, 1, 1, x, g, a, channel, from, count, y, stream);
-    else if (x) NAME(affine_run)(0, 1, 0, x, g, a, channel, from, count, y, stream);
-    else NAME(affine_run)(0, 0, 1, x, g, a, channel, from, count, y, stream);
+    if (x && g) NAME(affine_rows)(1, 1, x, g, a, C, channel, from, length, rows, y, stream);
+    else if (x) NAME(affine_rows)(1, 0, x, g, a, C, channel, from, length, rows, y, stream);
+    else NAME(affine_rows)(0, 1, x, g, a, C, channel, from, length, rows, y, stream);
 }
 
 static void NAME(affine_columns)(const fc_view *x, const fc_view *g, const NAME(affine) *a, ix column, ix from, ix count, REAL *y, int stream)
@@ -352,6 +427,7 @@ static void NAME(affine_columns)(const fc_view *x, const fc_view *g, const NAME(
     if (x && g) NAME(affine_run)(1, 1, 1, x, g, a, column, from, count, y, stream);
     else if (x) NAME(affine_run)(1, 1, 0, x, g, a, column, from, count, y, stream);
     else NAME(affine_run)(1, 0, 1, x, g, a, column, from, count, y, stream);
+    if (stream) fc_stream_end();
 }
 
 #if REAL_BYTES == 8
