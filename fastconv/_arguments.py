@@ -457,13 +457,12 @@ def per_axis(op, name, value, ndim, low, high=INT_MAX):
 
 def shape_of(op, name, value):
     """A shape given by the user (``input_shape``): a tuple of ints >= 0."""
-    if (
-        type(value) is tuple
-        and set(map(type, value)) == {int}
-        and min(value) >= 0
-        and max(value) <= INDEX_MAX
-    ):
-        return value
+    if type(value) is tuple and value:
+        for v in value:
+            if type(v) is not int or not 0 <= v <= INDEX_MAX:
+                break
+        else:
+            return value
     value = canonical(op, name, value)
     if not isinstance(value, tuple) or any(isinstance(v, tuple) for v in value):
         raise TypeError(f"{op}: {name} must be a sequence of ints, got {show(value)}")
