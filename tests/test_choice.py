@@ -1,11 +1,14 @@
 """What "auto" takes: the model of costs, its counts by hand, and how the choice is told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv._cpu import choice, costs, one_axis
+from fastconv._cpu import choice, costs, isa, one_axis, views
 from fastconv._cpu.algorithms import TABLES
+from fastconv._problem import ConvProblem
 from fastconv.bench import problems
 
 DIRECTIONS = tuple(choice.DIRECTIONS.values())
@@ -148,3 +151,23 @@ def test_what_has_no_price_is_run_only_when_named(monkeypatch):
 def test_empty_and_single_pixels_have_estimates(shape):
     weight = np.ones((4, 3, 1, 1), np.float32)
     assert fc.plan("conv2d", np.ones(shape, np.float32), weight).algorithm in costs.COUNTS
+
+
+@pytest.mark.parametrize("level", isa.levels())
+def test_many_weights_for_few_positions(level):
+    """The gradient of the input, or a transposed convolution, all taps at once and some samples at a time."""
+    rng = np.random.default_rng(8)
+    shapes = (130, 256, 2, 1), (256, 129, 4, 4), 129
+    x, w, bias = (rng.integers(-4, 5, shape).astype(float) for shape in shapes)
+    problem = ConvProblem.of_transpose(x, w, bias, 2, 1, ndim=2, op="conv_transpose2d")
+    at_a_time, _ = views.spread(problem)
+    assert 1 < at_a_time < 129
+    assert views.spread(replace(problem, C=63)) is views.spread(replace(problem, stride=(1, 1, 1))) is None
+    some = [0, at_a_time - 1, at_a_time, 128, 129]
+    with isa.use(level):
+        y = fc.conv_transpose2d(x, w, bias, 2, 1)
+        assert (y[some] == fc.reference.conv_transpose2d(x[some], w, bias, 2, 1)).all()
+        x[128, 3, 1, 0] = np.nan
+        bad = np.isnan(fc.conv_transpose2d(x, w, bias, 2, 1))
+        assert (bad[some] == np.isnan(fc.reference.conv_transpose2d(x[some], w, bias, 2, 1))).all()
+        assert bad[128].any() and not np.delete(bad, 128, 0).any()

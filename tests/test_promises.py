@@ -91,8 +91,10 @@ CONVOLUTIONS = (  # big enough for several threads; blocks, groups, phases, long
     Convolution(1, (3, 16, 1500), (24, 16, 4), dilation=3, activation="tanh"),
     Convolution(3, (2, 6, 10, 12, 13), (12, 6, 3, 3, 2), padding=1, stride=(1, 2, 1)),
 )
+MANY_WEIGHTS = (256, 129, 4, 4)  # for few positions, which gradients of the input take all at once
 OTHERS = (
     Transposed(2, (3, 32, 14, 15), (32, 16, 4, 4), stride=2, padding=1),
+    Transposed(2, (4, 256, 4, 3), MANY_WEIGHTS, stride=2, padding=1),
     Columns((3, 16, 40, 41), 3, padding=1),
     Linear((257, 700), 100),
     MaxPool(2, (4, 16, 60, 61), 3, stride=2, padding=1),
@@ -112,6 +114,9 @@ OTHERS = (
     Loss("hinge", (301, 255)),
     BatchNorm((9, 20, 19, 21), True),
     BatchNorm((9, 20, 19, 21), False),
+    BatchNorm((9, 500, 4, 5), True),
+    BatchNorm((2, 3, 97, 101), True),
+    BatchNorm((40, 500, 2), True),
     LocalResponseNorm((3, 40, 19, 21), 5),
 )
 
@@ -137,6 +142,7 @@ SMALL = (  # for layouts and threads' calls: every path, little work
     Convolution(1, (2, 7, 70), (5, 7, 5), stride=3),
     Convolution(3, (2, 3, 5, 6, 7), (4, 3, 2, 3, 2), dilation=2),
     Transposed(2, (2, 5, 6, 7), (5, 3, 3, 3), stride=2, padding=1, output_padding=1),
+    Transposed(2, (2, 256, 2, 1), MANY_WEIGHTS, stride=2, padding=1),
     Columns((2, 3, 9, 10), (2, 3), stride=2, padding=1),
     Linear((19, 33), 21),
     MaxPool(2, (2, 3, 13, 14), 3, stride=2, padding=1),

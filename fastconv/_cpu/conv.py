@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -12,7 +13,7 @@ from .algorithms import TABLES, Algorithm, choose
 from .arrays import empty, plain
 from .choice import DIRECTIONS, suits
 from .one_axis import axis_of
-from .views import TILES, line_axis, line_points, phase_taps, pointwise
+from .views import TILES, line_axis, line_points, phase_taps, pointwise, spread
 
 
 @lru_cache(maxsize=4096)
@@ -121,7 +122,7 @@ _correlated_backward_input, _correlation_scratch = _backward_input("conv_backwar
 def _implicit_backward_input(kernels, problem):
     single = pointwise(problem)
     if single is None:
-        return _correlated_backward_input(kernels, problem)
+        return (_spread_backward_input if spread(problem) else _correlated_backward_input)(kernels, problem)
     compute = _implicit_forward(kernels, single)
 
     def call(dy, weight, bias, dx):
@@ -132,10 +133,37 @@ def _implicit_backward_input(kernels, problem):
     return call
 
 
+def _spread_backward_input(kernels, problem):
+    """The products of all taps, of some samples at a time, and their sums where they belong."""
+    most, of_samples = spread(problem)
+    rows, positions = problem.C * problem.taps, math.prod(problem.out)
+
+    @np.errstate(all="ignore")
+    def call(dy, weight, bias, dx):
+        filters = weight.reshape(problem.K, rows).T[:, :, None, None]
+        dy, planes = dy.reshape(problem.N, problem.K, *problem.out), dx.reshape(problem.N, problem.C, *problem.size)
+        for first in range(0, problem.N, most):
+            some = dy[first : first + most]
+            samples = len(some)
+            cols = empty((samples, rows, 1, positions), problem.dtype)
+            single, whole = of_samples(samples), replace(problem, N=samples)
+            _implicit_forward(kernels, single)(some.reshape(samples, problem.K, 1, positions), filters, None, cols)
+            kernels.col2im(cols, planes[first : first + most], _shape(kernels, whole), _config.get_num_threads())
+        if bias is not None:
+            dx += np.asarray(bias, problem.dtype).reshape(-1, *(1,) * problem.ndim)
+
+    return call
+
+
 def _implicit_scratch(direction):
     def scratch(kernels, problem, threads):
         single = pointwise(problem) if direction == "backward_input" else None
-        return _correlation_scratch("forward" if single else direction)(kernels, single or problem, threads)
+        products = 0
+        if direction == "backward_input" and single is None and spread(problem):
+            most, of_samples = spread(problem)
+            single = of_samples(most)
+            products = most * single.K * math.prod(problem.out) * problem.dtype.itemsize
+        return products + _correlation_scratch("forward" if single else direction)(kernels, single or problem, threads)
 
     return scratch
 

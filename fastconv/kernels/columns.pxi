@@ -54,24 +54,33 @@ def im2col(cnp.ndarray x, cnp.ndarray cols, Shape shape, int threads):
 
 cdef void plane_of_columns(real *x, const fc_axis *axis, const fc_view *cols, ix start, real *buffer) noexcept nogil:
     """One channel of one sample: every tap's column added where it came from, taps in ascending order."""
-    cdef ix td, th, tw, od, oh, d, h, w, i, ow = axis[2].out
+    cdef ix td, th, tw, od, oh, d, h, i, first, last, ow = axis[2].out, step = axis[2].step
+    cdef int together = cols.direct and cols.ndim == 1
     cdef const real *row
     cdef real *to
     memset(x, 0, axis[0].size * axis[1].size * axis[2].size * sizeof(real))
     for td in range(axis[0].taps):
         for th in range(axis[1].taps):
             for tw in range(axis[2].taps):
+                # outputs [first, last) found this tap inside the row; the others in padding, which stands for nothing or for another place
+                first = smaller(ow, ceil_div(larger(0, -axis[2].offset[tw]), step))
+                last = larger(first, smaller(ow, ceil_div(larger(0, axis[2].size - axis[2].offset[tw]), step)))
                 for od in range(axis[0].out):
                     d = fc_source_index(&axis[0], od * axis[0].step + axis[0].offset[td])
                     for oh in range(axis[1].out):
                         h = fc_source_index(&axis[1], oh * axis[1].step + axis[1].offset[th])
                         if d >= 0 and h >= 0:
-                            row = view_fetch(cols, start, ow, buffer)
+                            # rows may be short: the divisions of a view would take longer than adding one
+                            row = <const real *> cols.data + start if together else view_fetch(cols, start, ow, buffer)
                             to = x + (d * axis[1].size + h) * axis[2].size
-                            for i in range(ow):
-                                w = fc_source_index(&axis[2], i * axis[2].step + axis[2].offset[tw])
-                                if w >= 0:
-                                    to[w] += row[i]
+                            if axis[2].mode:
+                                for i in range(first):
+                                    to[fc_source_index(&axis[2], i * step + axis[2].offset[tw])] += row[i]
+                            for i in range(first, last):
+                                to[i * step + axis[2].offset[tw]] += row[i]
+                            if axis[2].mode:
+                                for i in range(last, ow):
+                                    to[fc_source_index(&axis[2], i * step + axis[2].offset[tw])] += row[i]
                         start += ow
 
 

@@ -362,7 +362,7 @@ static void NAME(pack_weights)(REAL *restrict A, const char *data, ix rows, ix r
         NAME(interleave_rows)(A, (const REAL *)data, row_stride / size, channels * taps);
         return;
     }
-    if (plain && row_stride != size && taps > 1 && span <= FC_MIN(2 * taps, FC_PLANE)) { /* in another order, or channels apart: shuffled a plane at a time */
+    if (plain && row_stride != size && taps > 1 && span <= FC_MIN(4 * taps, FC_PLANE)) { /* in another order, or channels apart: shuffled a plane at a time */
         REAL plane[FC_PLANE * MR] __attribute__((aligned(64)));
         for (ix c = 0; c < channels; c++) {
             NAME(interleave_rows)(plane, (const REAL *)(data + c * channel_stride), row_stride / size, span);
