@@ -915,7 +915,7 @@ def test_import_is_cheap():
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("algorithm", ["direct", "winograd1d", "implicit_gemm", "im2col"])
+@pytest.mark.parametrize("algorithm", ["direct", "winograd1d", "winograd", "winograd8", "implicit_gemm", "im2col"])
 def test_what_no_window_reads_takes_no_part_in_dweight(algorithm, level):
     """Rows and columns between strides, or left over behind the last window, may hold NaN."""
     rng = np.random.default_rng(0)

@@ -256,6 +256,12 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
     return 0
 
 
+cdef inline ix extent_read(Shape p, int axis) noexcept:
+    """Rows or columns of x up to the last that a window reads. Tiles hang over those behind: a NaN there, times the zeros of dy, would spread."""
+    cdef ix last = (p.out[axis] - 1) * p.stride[axis] + (p.kernel[axis] - 1) * p.dilation[axis] - p.low[axis]
+    return smaller(p.size[axis], larger(last + 1, 0)) if p.mode == 0 else p.size[axis]
+
+
 cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source *dy, fc_source *x, ix tile) noexcept:
     cdef fc_tiles *g = &w.tiles
     cdef Weights unused
@@ -268,8 +274,8 @@ cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source
     g.n, g.m, g.oh, g.ow = tile, tile + 1 - w.phases.r, ceil_div(p.out[1], g.ph), ceil_div(p.out[2], g.pw)
     g.th, g.tw = ceil_div(g.oh, g.m), ceil_div(g.ow, g.m)
     w.dy_tiles = w.tiles
-    make_axis(&g.h, t, p.size[1], 0, p.stride[1] * g.ph, 1, p.mode)
-    make_axis(&g.w, t, p.size[2], 0, p.stride[2] * g.pw, 1, p.mode)
+    make_axis(&g.h, t, extent_read(p, 1), 0, p.stride[1] * g.ph, 1, p.mode)
+    make_axis(&g.w, t, extent_read(p, 2), 0, p.stride[2] * g.pw, 1, p.mode)
     make_axis(&w.dy_tiles.h, t, p.out[1], 0, g.ph, 1, 0)
     make_axis(&w.dy_tiles.w, t, p.out[2], 0, g.pw, 1, 0)
 
