@@ -28,7 +28,7 @@ from fastconv.bench import problems, sweep
 
 DIRECTIONS = tuple(TABLES.values())
 TARGET = Path(fastconv.__file__).parent / "_cpu" / "step_costs.py"
-SEEDS = (101, 102, 103, 104, 105, 106)  # of shapes as `fastconv bench --regret` draws them, `COUNT` of each
+SEEDS = tuple(range(101, 111))  # of shapes as `fastconv bench --regret` draws them, `COUNT` of each
 COUNT = 120
 RARE = {"rare": 1001, "tiny": 2001}  # seeds of those that it draws seldom or never
 WITHIN = 1.1  # of the best: what counts as well chosen
@@ -171,13 +171,8 @@ def read(files):
 
 
 @functools.lru_cache(maxsize=None)
-def _steps(name, direction, algorithm, samples=None):
-    problem = problems.parse(name).problem
-    return costs.count(direction, algorithm, problem, samples or problem.N)
-
-
-def _cost(prices, steps):
-    return sum(price * steps[step] for step, price in prices.items())
+def _problem(name):
+    return problems.parse(name).problem
 
 
 def fit(rows, tell=print):
@@ -205,7 +200,8 @@ def _fit(rows, direction, tell):
         ]
         if not where:
             continue
-        counted = [_steps(rows[i]["problem"], direction, algorithm) for i in where]
+        cases = [_problem(rows[i]["problem"]) for i in where]
+        counted = [costs.count(direction, algorithm, problem, problem.N) for problem in cases]
         names = [name for name in counted[0] if any(steps[name] for steps in counted)]
         counts = np.array([[float(steps[name]) for name in names] for steps in counted])
         seconds = 1e9 * np.array([rows[i]["times"][algorithm] for i in where])
@@ -255,11 +251,12 @@ def _pruned(rows, direction, algorithm, prices):
     largest = dict.fromkeys(prices, 0)
     for row in rows:
         if algorithm in row["times"]:
-            steps = _steps(row["problem"], direction, algorithm, costs.BATCH)
-            total = _cost(prices, steps)
-            largest = {
-                name: max(share, prices[name] * steps[name] / total) for name, share in largest.items()
-            }
+            for samples in costs.BATCHES:
+                steps = costs.count(direction, algorithm, _problem(row["problem"]), samples)
+                total = costs.cost(prices, steps)
+                largest = {
+                    name: max(share, prices[name] * steps[name] / total) for name, share in largest.items()
+                }
     return {name: float(f"{price:.3g}") for name, price in prices.items() if largest[name] > KEPT}
 
 
@@ -269,7 +266,7 @@ def regret(rows, prices):
     for row in rows:
         known = prices[row["direction"]]
         estimates = {
-            name: _cost(known[name], _steps(row["problem"], row["direction"], name, costs.BATCH))
+            name: costs.estimate(row["direction"], name, _problem(row["problem"]), prices)
             for name in row["times"]
             if name in known
         }

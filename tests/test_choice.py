@@ -94,7 +94,10 @@ def test_small_problems_are_not_computed_along_one_axis():
 
 def test_arrays_that_fit_no_cache_cost_more():
     problem = parsed("conv2d:n1c64h300w300k64r1s1_st1p0d1g1_f32")
-    assert costs.count("forward", "direct", problem, 1)["far"] == 2 * 64 * 300 * 300 / 16
+    lines = 64 * 300 * 300 / 16
+    counted = [costs.count(direction, "direct", problem, 1) for direction in DIRECTIONS]
+    assert [c["far"] for c in counted] == [lines, lines, 2 * lines]
+    assert [c["far written"] for c in counted] == [lines, lines, 0]
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -3,8 +3,8 @@
 The cost is a sum of a few terms: how often a kernel takes a step of some kind (multiplies a vector, packs
 one, transforms one, stores one, ...), which is counted here, times what a step of that kind costs, which
 was fitted to measured times of random shapes (step_costs.py). The choice must not depend on the batch, the
-threads or the instruction set, for it decides the order of sums: a call is taken to have `BATCH` samples,
-one thread and the longest vectors.
+threads or the instruction set, for it decides the order of sums: a call is taken to have one thread, the
+longest vectors, and as many samples as `BATCHES` says, of whose costs the geometric mean counts.
 """
 
 import math
@@ -13,11 +13,12 @@ from . import one_axis
 from .step_costs import COSTS
 from .views import TILES, line_axis, line_points, phase_taps, pointwise, winograd_tiles
 
-BATCH = 3  # samples over which what a call does once is spread
+BATCHES = 1, 8  # samples over which what a call does once is spread
 VECTOR = 64  # bytes
 PANEL = 8  # rows of a register tile
 INNER_PANEL = 4  # rows of the tile of pixels that direct.h sums for the gradient of the weights
 PIECE = 256  # products of a sum that are added up in registers (correlate.pxi)
+WHOLE = 384 * 1024  # bytes of the pixels of a sum that is added up in one piece where they are not staged
 TURNED = 8  # turning a vector for the gradient of the weights, in vectors multiplied (outer.pxi): of strips,
 TURNED_PATCHES = 16  # of patches
 SUMMED = 512  # pixels of it that are, unless a block of them takes more than
@@ -28,23 +29,35 @@ LINE_VECTORS = 64  # of rows of points that are added up in registers (winograd1
 LINE_BYTES = 2 * 1024 * 1024  # of those of x
 LINE_SUMS = 16 * 1024 * 1024  # bytes of their partial sums
 ROLL_TAPS = 7  # rows of taps that depthwise.h keeps in registers
+SLOPE_TAPS, SLOPES = 7, 21  # of a row, and in all, whose sums depthwise.h keeps in registers
 SHEAF_PIXELS = 1024  # of planes that are taken as lanes
 PART_WORK = 50000  # vectors multiplied that a partial sum is worth
 TURN_DY = 30  # the same for a vector of dy (direct.pxi)
 TURN = 12  # vectors multiplied instead of turning round an output whose filters are lanes
 
 
-def estimate(direction, algorithm, problem):
-    """The cost of a call, in units that only compare: about nanoseconds of the processor of the fit."""
-    steps = count(direction, algorithm, problem, BATCH)
-    return sum(price * steps[step] for step, price in COSTS[direction][algorithm].items())
+def estimate(direction, algorithm, problem, prices=COSTS):
+    """The cost of a sample, in units that only compare: about nanoseconds of the processor of the fit."""
+    paid = prices[direction][algorithm]
+    found = (cost(paid, count(direction, algorithm, problem, samples)) / samples for samples in BATCHES)
+    return math.prod(found) ** (1 / len(BATCHES))
+
+
+def cost(prices, steps):
+    """The sum of the steps' prices."""
+    return sum(price * steps[step] for step, price in prices.items())
 
 
 def count(direction, algorithm, problem, samples):
     """{kind of step: how many} of a call with so many samples."""
     p = problem
-    moved = samples * (p.C * math.prod(p.size) + p.K * math.prod(p.out)) * p.dtype.itemsize
-    return {**COUNTS[algorithm](p, direction, samples), "far": moved / VECTOR * (moved > CACHE), "call": 1}
+    x, y = (
+        samples * channels * math.prod(size) * p.dtype.itemsize for channels, size in ((p.C, p.size), (p.K, p.out))
+    )
+    read, written = {"forward": (x, y), "backward_input": (y, x), "backward_weight": (x + y, 0)}[direction]
+    far = (read + written > CACHE) / VECTOR
+    steps = COUNTS[algorithm](p, direction, samples)
+    return {**steps, "far": far * read, "far written": far * written, "call": 1}
 
 
 def _ceil(a, b):
@@ -89,7 +102,8 @@ class _Sum:
         self.reduction = max(1, self.channels * p.taps)
         self.reach = [(taps - 1) * dilation for taps, dilation in zip(kernel, p.dilation)]
         self.lines, self.width = out[0] * out[1], out[2]
-        self.source = math.prod(source[:2]), source[2]
+        read = [min(size, count * taps) for size, count, taps in zip(source, out, kernel)]
+        self.source = round(read[0] * read[1]), source[2]
 
 
 def _packed(problem, direction, samples):
@@ -104,6 +118,7 @@ def _packed(problem, direction, samples):
     joined = problem.taps == 1  # rows lie one behind the other, or are staged so
     fresh = joined and s.in_place  # packed while the first panel multiplies
     rows = s.lines if joined else s.source[0]  # that are staged
+    piece = WHOLE // (3 * VECTOR) if fresh else s.phases * PIECE
     vectors = _ceil(samples * s.lines * s.width, s.lanes)  # they run over the ends of rows and of samples
     depth, results = s.groups * s.reduction, s.groups * s.rows * s.phases
     staged = 0 if s.in_place else samples * s.groups * s.channels * s.read
@@ -116,12 +131,13 @@ def _packed(problem, direction, samples):
         "pack phase": depth * vectors * (s.phases > 1),
         "stage": staged * rows * (s.source[1] / s.lanes + 1),
         "stage split": staged * rows * s.source[1] * (s.split > 1),
-        "store": results * vectors * _ceil(s.reduction, s.phases * PIECE),
+        "store": results * vectors * _ceil(s.reduction, piece),
         "store line": results * samples * s.lines,
         "strew": results * samples * s.lines * s.width * (s.strewn > 1),
         "strew line": results * samples * s.lines * (s.strewn > 1),
         "weight": (not joined) * depth * s.rows,  # else read in place
         "phase": s.phases - 1,
+        "group": s.groups,
     }
 
 
@@ -201,9 +217,11 @@ def _direct(problem, direction, samples):
         "stage phase": staged * (s.phases > 1) * (s.source[1] / s.lanes + 1),
         "stage": staged * (s.source[1] / s.lanes + 1),
         "stage split": staged * s.source[1] * (s.split > 1),
-        "strew": results * s.rows * s.lines * s.width * (s.strewn > 1),
+        "strew": results * s.rows * s.lines * s.width * (s.strewn > 2),
+        "strew 2": results * s.rows * s.lines * s.width * (s.strewn == 2),
         "weight": s.groups * s.reduction * s.rows,
         "phase": s.phases - 1,
+        "group": samples * s.groups,
     }
 
 
@@ -352,6 +370,7 @@ def _depthwise(p, direction, samples):
         "comb": planes * (not rolls) * rows * taps,
         "store": planes * rows,
         "plane": planes,
+        **_slopes(p, direction, planes),
         "fold": (direction == "backward_weight") * planes * p.taps,
         "weight": p.K * p.taps,
     }
@@ -362,6 +381,20 @@ def _one_axis(p, direction, samples):
     if direction == "backward_weight":
         return _lines(p, direction, samples)
     return one_axis.counts(p, direction, one_axis.axis_of(p, direction), samples)
+
+
+def _slopes(p, direction, planes):
+    """Of the gradient of the weights: rows of x pass under the sums of a few taps, which stay in registers."""
+    if direction != "backward_weight":
+        return {}
+    rows, columns = p.kernel[1:]
+    across = columns if p.stride[2] > 1 and p.dilation[2] > 1 else _ceil(columns, SLOPE_TAPS)
+    down = _ceil(rows, max(1, min(SLOPE_TAPS, SLOPES // _ceil(columns, across))))
+    passed = planes * p.size[1] * _ceil(p.out[2], VECTOR // p.dtype.itemsize)
+    return {
+        "slope row": passed * rows * across,
+        "slope": passed * columns * down * p.stride[2],
+    }
 
 
 COUNTS = {name: _winograd(tile) for name, tile in TILES.items()} | {
