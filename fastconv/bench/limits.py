@@ -1,7 +1,7 @@
 """The best time attainable: what no kernel of this package could beat here. A model, measured ceilings.
 
 A call takes at least as long as the longest of three: its arithmetic at the measured rate of multiply-adds
-(Winograd's products at that of the register tile, which multiplies them), the bytes of its arguments and
+(products of Winograd's tiles at that of the register tile, which multiplies them), the bytes of its arguments and
 results at the measured rate of copying arrays of that size, and the shortest call. The arithmetic is the
 least of what the families of algorithms need that fastconv has and its error bound admits: the direct sum,
 and in float32 Winograd with tiles of 6 or 8 points an axis, or along one axis only. So this is a bound for
@@ -23,7 +23,6 @@ TABLE = {
     "backward_input": "conv_backward_input",
     "backward_weight": "conv_backward_weight",
 }
-ONE_AXIS = "winograd1d", "backward_weight"
 TURNED = {"forward": "backward_input", "backward_input": "forward", "backward_weight": "backward_weight"}
 
 
@@ -65,28 +64,30 @@ def copy_rate(copies, traffic):
 
 
 def multiply_adds(problem, direction):
-    """(count, tile's, family): the fewest that any family needs, and how many of them the register tile does,
-    of Winograd's; of other operations than sums of products 0."""
+    """(count, tile's, family): the fewest that any family needs, and how many of them the register tile does;
+    of other operations than sums of products 0."""
     if problem.family != "conv":
         return problem.flops(direction) // 2, 0, "direct sum"
     p, direction = problem.problem, TURNED[direction] if problem.transposed else direction
     found = [(direct(p), 0, "direct sum")]
-    taps = phase_taps(p)[1]
     for algorithm in TABLES[TABLE[direction]]:
-        if p.dtype.itemsize == 4 and algorithm.name in TILES and algorithm.accepts(p) is None:
-            points = TILES[algorithm.name]
-            products, transforms = winograd_count(p, direction, points)
-            found.append((products + transforms, products, f"Winograd F({points + 1 - taps},{taps})"))
-        elif (algorithm.name, direction) == ONE_AXIS and p.dtype.itemsize == 4 and not algorithm.accepts(p):
-            products, transforms = line_count(p)
-            along = phase_taps(p)[line_axis(p)]
-            name = f"Winograd F({line_points(p) + 1 - along},{along}) along one axis"
-            found.append((products + transforms, products, name))
-        elif p.dtype.itemsize == 4 and algorithm.name == ONE_AXIS[0] and direction != ONE_AXIS[1] and algorithm.accepts(p) is None:
-            for axis in one_axis.axes_of(p, direction):
-                products, transforms, name = one_axis_count(p, direction, axis)
-                found.append((products + transforms, products, name))
+        if p.dtype.itemsize == 4 and algorithm.accepts(p) is None:
+            for products, transforms, family in _winograd(algorithm.name, p, direction):
+                found.append((products + transforms, products * (algorithm.name in TILES), family))
     return min(found)
+
+
+def _winograd(name, p, direction):
+    """(products, transforms, family) of each way in which an algorithm of this name could compute it."""
+    if name in TILES:
+        points, taps = TILES[name], phase_taps(p)[1]
+        yield *winograd_count(p, direction, points), f"Winograd F({points + 1 - taps},{taps})"
+    elif name == "winograd1d" and direction == "backward_weight":
+        points, taps = line_points(p), phase_taps(p)[line_axis(p)]
+        yield *line_count(p), f"Winograd F({points + 1 - taps},{taps}) along one axis"
+    elif name == "winograd1d":
+        for axis in one_axis.axes_of(p, direction):
+            yield one_axis_count(p, direction, axis)
 
 
 # -- the families; p: a ConvProblem --------------------------------------------------------------------------
