@@ -116,7 +116,7 @@ def test_strides_and_dilations_are_phases():
 def test_the_family_that_needs_least(name, family):
     count, products, found = multiply_adds(problems.parse(name), "forward")
     assert found == family and 0 < count <= direct(conv(name))
-    assert (0 < products < count) == family.startswith("Winograd")
+    assert (0 < products < count) == (family.startswith("Winograd") and not family.endswith("axis"))
 
 
 def test_a_transposed_convolution_is_the_adjoint_of_the_other():

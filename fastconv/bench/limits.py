@@ -1,8 +1,8 @@
 """The best time attainable: what no kernel of this package could beat here. A model, measured ceilings.
 
 A call takes at least as long as the longest of three: its arithmetic at the measured rate of multiply-adds
-(products of Winograd's tiles at that of the register tile, which multiplies them), the bytes of its arguments and
-results at the measured rate of copying arrays of that size, and the shortest call. The arithmetic is the
+(products of Winograd's tiles at that of the register tile, which multiplies them), the bytes of its arguments
+and results at the measured rate of copying arrays of that size, and the shortest call. The arithmetic is the
 least of what the families of algorithms need that fastconv has and its error bound admits: the direct sum,
 and in float32 Winograd with tiles of 6 or 8 points an axis, or along one axis only. So this is a bound for
 these algorithms, not for all that may be found; and nothing reaches it quite, since operands must also be
