@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from by_hand import exactly, grid, near, printed
+from by_hand import SQUARED_ERROR_TABLE, exactly, grid, near, printed
 
 import fastconv as fc
 from fastconv import testing
@@ -97,16 +97,6 @@ def test_without_nonlinearity_two_layers_are_one():
     rng = np.random.default_rng(0)
     x, w1, w2 = (testing.exact_inputs(rng, s) for s in ((6, 3), (4, 3), (2, 4)))
     exactly(R.linear(R.linear(x, w1), w2), R.linear(x, w2 @ w1))
-
-
-SQUARED_ERROR_TABLE = [
-    (0.50, 0.00, 0.0731),
-    (-0.10, 0.00, 0.1481),
-    (0.94, -0.94, 0.0217),
-    (1.42, -1.73, 0.0029),
-    (1.65, -2.08, 0.0003),
-    (1.78, -2.27, 0.0000),
-]
 
 
 def sigmoid_neuron(w, b):

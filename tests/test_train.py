@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from by_hand import SQUARED_ERROR_TABLE
 
 import fastconv as fc
 from fastconv import data, io, models, nn, optim, recipes, train
@@ -156,17 +157,7 @@ def sigmoid_neuron(w, b):
     return nn.Sequential(layer, nn.Sigmoid())
 
 
-@pytest.mark.parametrize(
-    "w, b, loss",
-    [
-        (0.50, 0.00, 0.0731),
-        (-0.10, 0.00, 0.1481),
-        (0.94, -0.94, 0.0217),
-        (1.42, -1.73, 0.0029),
-        (1.65, -2.08, 0.0003),
-        (1.78, -2.27, 0.0000),
-    ],
-)
+@pytest.mark.parametrize("w, b, loss", SQUARED_ERROR_TABLE)
 def test_sigmoid_neuron_losses(w, b, loss):
     """Item 3: L(w, b) = 1/2 sum (y - f(x))^2."""
     squares, _ = nn.MSELoss(reduction="sum")(sigmoid_neuron(w, b)(X3), Y3)
