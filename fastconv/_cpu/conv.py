@@ -12,8 +12,8 @@ from . import isa
 from .algorithms import TABLES, Algorithm, choose
 from .arrays import empty, plain
 from .choice import DIRECTIONS, suits
-from .one_axis import axis_of
-from .views import TILES, line_axis, line_points, phase_taps, pointwise, spread
+from .one_axis import axis_of, line_axis, line_points
+from .views import TILES, phase_taps, pointwise, spread
 
 
 @lru_cache(maxsize=4096)

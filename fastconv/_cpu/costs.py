@@ -10,11 +10,11 @@ longest vectors, and as many samples as `BATCHES` says, of whose costs the geome
 import math
 
 from . import one_axis
+from .one_axis import line_axis, line_points
 from .step_costs import COSTS
-from .views import TILES, line_axis, line_points, phase_taps, pointwise, winograd_tiles
+from .views import TILES, TURN, VECTOR, phase_taps, pointwise, winograd_tiles
 
 BATCHES = 1, 8  # samples over which what a call does once is spread
-VECTOR = 64  # bytes
 PANEL = 8  # rows of a register tile
 INNER_PANEL = 4  # rows of the tile of pixels that direct.h sums for the gradient of the weights
 PIECE = 256  # products of a sum that are added up in registers (correlate.pxi)
@@ -33,7 +33,6 @@ SLOPE_TAPS, SLOPES = 7, 21  # of a row, and in all, whose sums depthwise.h keeps
 SHEAF_PIXELS = 1024  # of planes that are taken as lanes
 PART_WORK = 50000  # vectors multiplied that a partial sum is worth
 TURN_DY = 30  # the same for a vector of dy (direct.pxi)
-TURN = 12  # vectors multiplied instead of turning round an output whose filters are lanes
 
 
 def estimate(direction, algorithm, problem, prices=COSTS):

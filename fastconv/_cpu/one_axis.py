@@ -4,11 +4,9 @@ kernels take each step."""
 import math
 from functools import lru_cache
 
-from .views import phase_taps
+from .views import TURN, VECTOR, phase_taps
 
-VECTOR = 64  # bytes
 TERMS = 2048  # that are added up in one piece, at most
-TURN = 12  # vectors multiplied instead of turning round an output whose filters are lanes
 ROUGH = {
     "multiply": 1,
     "batch": 0.3,
@@ -33,12 +31,31 @@ def axes_of(problem, direction):
     return [axis for axis in (1, 2) if _able(problem, direction, axis)]
 
 
+def _tiled(problem, axis):
+    """Whether tiles can lie along an axis."""
+    return problem.dilation[axis] == 1 and 2 <= phase_taps(problem)[axis] <= 7
+
+
 def _able(problem, direction, axis):
-    if problem.dilation[axis] > 1 or not 2 <= phase_taps(problem)[axis] <= 7:
+    if not _tiled(problem, axis):
         return False
     channels = (problem.K if direction == "backward_input" else problem.C) // problem.groups
     phases = 1 if direction == "backward_input" else min(problem.stride[axis], problem.kernel[axis])
     return channels * phases * problem.taps // problem.kernel[axis] <= TERMS
+
+
+def line_axis(problem):
+    """The axis of Winograd's tiles for the gradient of the weights where they lie along one only: 1, whose lanes
+    need no shuffles, or 2; None where neither serves."""
+    return next((axis for axis in (1, 2) if _tiled(problem, axis)), None)
+
+
+def line_points(problem):
+    """Points of these tiles: 6, or 8 where 6 are too few for the taps or need a ninth more products."""
+    axis = line_axis(problem)
+    taps, out = phase_taps(problem)[axis], problem.out[axis]
+    six, eight = (points * -(-out // max(1, points + 1 - taps)) for points in (6, 8))
+    return 8 if taps > 5 or (taps > 2 and 10 * eight <= 9 * six) else 6
 
 
 def _rough(problem, direction, axis):

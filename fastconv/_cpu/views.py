@@ -4,6 +4,8 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 
+VECTOR = 64  # bytes
+TURN = 12  # vectors multiplied instead of turning round an output whose filters are lanes
 TILES = {"winograd8": 8, "winograd": 6}
 """Points of Winograd's tiles along an axis. More of them save more multiplications, and amplify rounding
 errors more."""
@@ -84,23 +86,6 @@ def spread(problem):
 def phase_taps(problem):
     """Taps of one phase of the stride, along each axis."""
     return tuple(-(-taps // stride) for taps, stride in zip(problem.kernel, problem.stride))
-
-
-def line_axis(problem):
-    """The axis of Winograd's tiles for the gradient of the weights where they lie along one only: 1, whose lanes
-    need no shuffles, or 2; None where neither serves."""
-    for axis in (1, 2):
-        if problem.dilation[axis] == 1 and 2 <= phase_taps(problem)[axis] <= 7:
-            return axis
-    return None
-
-
-def line_points(problem):
-    """Points of these tiles: 6, or 8 where 6 are too few for the taps or need a ninth more products."""
-    axis = line_axis(problem)
-    taps, out = phase_taps(problem)[axis], problem.out[axis]
-    six, eight = (points * -(-out // max(1, points + 1 - taps)) for points in (6, 8))
-    return 8 if taps > 5 or (taps > 2 and 10 * eight <= 9 * six) else 6
 
 
 def winograd_tiles(problem, direction, tile):

@@ -16,7 +16,8 @@ import math
 
 from .._cpu import one_axis
 from .._cpu.algorithms import TABLES
-from .._cpu.views import TILES, line_axis, line_points, phase_taps, winograd_tiles
+from .._cpu.one_axis import line_axis, line_points
+from .._cpu.views import TILES, phase_taps, winograd_tiles
 
 TABLE = {
     "forward": "conv",
