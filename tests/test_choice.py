@@ -63,6 +63,18 @@ def test_counts_by_hand(direction, algorithm, expected):
     assert counted["call"] == 1 and counted["far"] == 0
 
 
+def test_short_tiles_by_hand():
+    # maps of 4 + 3 + 3 + 3 outputs: 2 samples have 6, 2, 6 and 18 tiles that are whole down, both ways, across, and
+    # neither way; 2 vectors of them at 25 points, a vector at 5 + 5 + 1
+    problem = parsed("conv2d:n1c256h13w13k384r3s3_st1p1d1g1_f32")
+    counted = costs.count("forward", "winograd", problem, 2)
+    assert counted["multiply"] == (25 * 2 + 11) * 256 * 384 and counted["panel"] == (25 * 2 + 11) * 256 * 384 / 8
+    assert counted["input 4"] == 2 * 256 and counted["line"] == 2 * 4 * 2 * (256 + 384)
+    # 4 + 3 outputs, down only: rows of two tiles do not pay for another piece; filters are lanes, every tile counts
+    counted = costs.count("forward", "winograd", parsed("conv2d:n1c512h7w7k512r3s3_st1p1d1g1_f32"), 1)
+    assert counted["multiply"] == (36 * 2 + 30 * 2) * 512 * 32
+
+
 def test_tiles_along_the_width_by_hand():
     # 8 points: 100 tiles a sample, in rows; 3 channels by 2 phases of the stride, of 3 taps each
     problem = parsed("conv1d:n1c3w1200k10s5_st2p2d1g1_f32")

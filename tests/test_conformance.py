@@ -5,12 +5,14 @@ reals, NaN and infinities where the reference has them. Every input ends (or beg
 be touched, results and scratch start as NaN. The summary line of the run counts the cases.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 
 import fastconv as fc
 from fastconv import testing
-from fastconv._cpu import isa
+from fastconv._cpu import conv, isa, tiles
 from fastconv._problem import ConvProblem
 from fastconv.testing import winograd, winograd1d, winograd1d_weight
 from fastconv.testing.operations import Convolution, Transposed
@@ -49,6 +51,19 @@ def test_case(case, poison, tally):
                         )
                     if ratios:
                         tally[level] += 1
+
+
+@pytest.mark.parametrize("case", list(testing.short_tiles()), ids=ids)
+def test_short_tiles(case, poison, monkeypatch):
+    """Of Winograd's algorithm, wherever there can be any: with so few channels they would not be taken."""
+    monkeypatch.setattr(conv, "short_of", tiles.most_short)
+    conv._prepared.cache_clear()
+    try:
+        for dtype, kind, level, name in itertools.product(testing.DTYPES, case.kinds, LEVELS, winograd.TILES):
+            with isa.use(level), np.errstate(all="raise"):
+                testing.check(fc, case, dtype, kind, name, place=lambda a: testing.guarded(a, SIDES[kind]))
+    finally:
+        conv._prepared.cache_clear()
 
 
 @pytest.mark.parametrize("tile", winograd.TILES.values())

@@ -13,7 +13,8 @@ from .algorithms import TABLES, Algorithm, choose
 from .arrays import empty, plain
 from .choice import DIRECTIONS, suits
 from .one_axis import axis_of, line_axis, line_points
-from .views import TILES, phase_taps, pointwise, spread
+from .tiles import TILES, short_of
+from .views import phase_taps, pointwise, spread
 
 
 @lru_cache(maxsize=4096)
@@ -305,6 +306,12 @@ def _winograd_accepts_input(tile):
     return lambda problem: accepts(problem) or (None if problem.padding_mode == "zeros" else "needs padding_mode='zeros'")
 
 
+def _winograd(runner, direction):
+    """tile -> how it runs."""
+    kernel = f"winograd_{direction}"
+    return lambda tile: lambda kernels, problem: runner(kernel, tile, *short_of(problem, direction, tile))(kernels, problem)
+
+
 def _winograd_scratch(direction, tile):
     return lambda kernels, problem, threads: kernels.winograd_scratch(
         direction, problem.dtype.itemsize, _shape(kernels, problem), threads, tile
@@ -371,7 +378,7 @@ def _table(name, winograd, depthwise, direct, implicit, im2col, *more):
 
 _table(
     "conv",
-    (_winograd_accepts, partial(_forward, "winograd_forward")),
+    (_winograd_accepts, _winograd(_forward, "forward")),
     (_depthwise_accepts, _depthwise_forward),
     (_direct_accepts, _direct_forward),
     _implicit_forward,
@@ -380,7 +387,7 @@ _table(
 )
 _table(
     "conv_backward_input",
-    (_winograd_accepts_input, partial(_backward_input, "winograd_backward_input")),
+    (_winograd_accepts_input, _winograd(_backward_input, "backward_input")),
     (_depthwise_accepts_input, _depthwise_backward_input),
     (_direct_accepts_input, _direct_backward_input),
     _implicit_backward_input,
@@ -394,7 +401,7 @@ _table(
 )
 _table(
     "conv_backward_weight",
-    (_winograd_accepts, partial(_backward_weight, "winograd_backward_weight")),
+    (_winograd_accepts, _winograd(_backward_weight, "backward_weight")),
     (_depthwise_accepts, _depthwise_backward_weight),
     (_direct_accepts, _direct_backward_weight),
     _implicit_backward_weight,

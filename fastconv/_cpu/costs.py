@@ -12,7 +12,8 @@ import math
 from . import one_axis
 from .one_axis import line_axis, line_points
 from .step_costs import COSTS
-from .views import TILES, TURN, VECTOR, phase_taps, pointwise, winograd_tiles
+from .tiles import TILES, points_of, short_of, tiles_of
+from .views import TURN, VECTOR, phase_taps, pointwise
 
 BATCHES = 1, 8  # samples over which what a call does once is spread
 PANEL = 8  # rows of a register tile
@@ -299,10 +300,11 @@ def _winograd(tile):
         source, results = p.C // p.groups * phases, p.K // p.groups
         if direction == "backward_input":
             source, results = results, source
-        down, across = winograd_tiles(p, direction, tile)
+        down, across = tiles_of(p, direction, tile)
         tiles = samples * down * across
         vectors = _ceil(tiles, lanes)
-        # vectors multiplied at a point, and vectors loaded for a panel of rows to be multiplied by
+        kinds = points_of(p, direction, tile, samples)
+        # vectors multiplied at all points, and vectors loaded for a panel of rows to be multiplied by
         if (
             direction == "backward_weight"
         ):  # channels or filters are lanes, whichever leaves fewer of them empty
@@ -311,27 +313,31 @@ def _winograd(tile):
                 if source * _ceil(results, lanes) < results * _ceil(source, lanes)
                 else (results, source)
             )
-            products, loaded = (
-                tiles * rows * _ceil(columns, lanes),
-                tiles * _ceil(rows, PANEL) * _ceil(columns, lanes),
-            )
+            taken = _ceil(columns, lanes) * sum(points * (end - first) for points, first, end in kinds)
+            products, loaded = rows * taken, _ceil(rows, PANEL) * taken
         elif tiles <= PANEL:  # filters are lanes
-            products, loaded = tiles * source * _ceil(results, lanes), source * _ceil(results, lanes)
+            taken = source * _ceil(results, lanes)
+            products = taken * sum(points * max(1, end - first) for points, first, end in kinds)
+            loaded = taken * tile**2
         else:
-            products, loaded = source * results * vectors, source * _ceil(results, PANEL) * vectors
+            taken = source * sum(
+                points * (_ceil(end, lanes) - first // lanes) for points, first, end in kinds if end > first
+            )
+            products, loaded = results * taken, _ceil(results, PANEL) * taken
         # of a tile; rows are taken apart into tiles, and joined, by other shuffles for each number of them
-        outputs = tile + 1 - taps
+        outputs, short = tile + 1 - taps, short_of(p, direction, tile)[1]
+        pieces = 1 + (0 < short < across // p.dilation[2])  # of a row: whole tiles, and short ones
         transforms = {f"{side} {m}": 0 for side in ("input", "output") for m in range(2, 7)}
         transforms |= {
             f"input {outputs}": p.groups * source * vectors,
             f"output {outputs}": p.groups * results * vectors,
         }
         return {
-            "multiply": p.groups * tile**2 * products,
-            "panel": p.groups * tile**2 * loaded,
+            "multiply": p.groups * products,
+            "panel": p.groups * loaded,
             **transforms,
             "stage": p.groups * (phases > 1 or max(p.dilation) > 1) * source * tiles * tile**2,
-            "line": p.groups * (source + results) * samples * down,
+            "line": p.groups * (source + results) * samples * down * pieces,
             "turn": (direction == "backward_weight")
             * p.groups
             * tile**2

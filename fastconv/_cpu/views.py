@@ -6,9 +6,6 @@ from functools import lru_cache
 
 VECTOR = 64  # bytes
 TURN = 12  # vectors multiplied instead of turning round an output whose filters are lanes
-TILES = {"winograd8": 8, "winograd": 6}
-"""Points of Winograd's tiles along an axis. More of them save more multiplications, and amplify rounding
-errors more."""
 
 
 @lru_cache(maxsize=4096)
@@ -86,16 +83,3 @@ def spread(problem):
 def phase_taps(problem):
     """Taps of one phase of the stride, along each axis."""
     return tuple(-(-taps // stride) for taps, stride in zip(problem.kernel, problem.stride))
-
-
-def winograd_tiles(problem, direction, tile):
-    """(down, across): tiles of so many points an axis on a sample's map, or on that of a phase of dx; each
-    phase of a dilation is tiled for itself."""
-    found = []
-    for axis in (1, 2):
-        out, step = problem.out[axis], problem.dilation[axis]
-        if direction == "backward_input":
-            stride, low = problem.stride[axis], problem.pad_low[axis]
-            out = (problem.size[axis] - 1 + low) // stride - low // stride + 1
-        found.append(step * -(-out // (step * (tile + 1 - phase_taps(problem)[axis]))))
-    return found

@@ -17,7 +17,8 @@ import math
 from .._cpu import one_axis
 from .._cpu.algorithms import TABLES
 from .._cpu.one_axis import line_axis, line_points
-from .._cpu.views import TILES, phase_taps, winograd_tiles
+from .._cpu.tiles import TILES, most_short, tiles_of
+from .._cpu.views import phase_taps
 
 TABLE = {
     "forward": "conv",
@@ -115,18 +116,21 @@ def winograd_count(p, direction, points):
     """(products, transforms): multiply-adds of Winograd with so many points a tile and axis.
 
     A stride makes as many times the channels, one for each phase; a dilation makes maps of their own of the
-    phases of the outputs. Tiles hang over the ends of maps. Rows that two tiles share are transformed once.
+    phases of the outputs. Tiles that hang over the end of a map leave out the point at infinity, one output for
+    each of them along each axis. Rows that two tiles share are transformed once.
     """
     taps, phases = phase_taps(p)[1], math.prod(p.stride)
     m, maps = points + 1 - taps, p.N * math.prod(p.dilation)
-    down, across = (tiles // step for tiles, step in zip(winograd_tiles(p, direction, points), p.dilation[1:]))
+    down, across = (tiles // step for tiles, step in zip(tiles_of(p, direction, points), p.dilation[1:]))
     tiles = maps * down * across
+    short = most_short(p, direction, points)
+    multiplied = maps * math.prod(points * count - few for count, few in zip((down, across), short))
     channels, filters = p.C * phases, p.K
     pairs = channels * filters // p.groups
     source, results = (filters, channels) if direction == "backward_input" else (channels, filters)
     # along rows: m new ones a tile and those that only the last tile of a map reads; then along columns
     rows = maps * (down * m + taps - 1) * across
-    products, transforms = tiles * points**2 * pairs, source * (rows + tiles * points) * to_points(points)
+    products, transforms = multiplied * pairs, source * (rows + tiles * points) * to_points(points)
     if direction == "backward_weight":
         transforms += filters * tiles * (m + points) * outputs_to_points(points, m)
         return products, transforms + pairs * (points + taps) * points_to_taps(points, taps)

@@ -6,7 +6,7 @@
 
 cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_tiles:
-        ix th, tw, ph, pw, n, m, oh, ow
+        ix count, ph, pw, n, m, oh, ow
         fc_axis h, w
         ix dh, dw, sh, sw, yn, yc, yh
     ctypedef struct fc_filter:
@@ -21,6 +21,8 @@ cdef extern from "native/kernels.h" nogil:
     const ix FC_NO_TAP, WINO_SPAN, FC_LINE
     enum:
         WINO_RUNS
+    void fc_cut_tiles(fc_tiles *g, ix maps, ix short_h, ix short_w)
+    void fc_tiles_at_point(const fc_tiles *g, ix point, ix p, ix last, ix *low, ix *high)
     ix fc_find_places(fc_place *r, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
     void wino_filter_f32(float *U, ix step, ix plane, const float *taps, ix channels, ix n, ix r)
     void wino_filter_f64(double *U, ix step, ix plane, const double *taps, ix channels, ix n, ix r)
@@ -30,10 +32,10 @@ cdef extern from "native/kernels.h" nogil:
                         ix h0, ix w0, ix p, ix last)
     void wino_turn_f32(float *M, ix ld, const float *rows, ix tiles)
     void wino_output_f32(float *y, ix channels, const float *M, ix ld, ix plane, float *strip, const float *bias, int activation, const fc_source *s,
-                         const char *source, const fc_filter *f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix tiles, int stream)
+                         const char *source, const fc_filter *f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix p, ix tiles, int stream)
     void wino_turn_f64(double *M, ix ld, const double *rows, ix tiles)
     void wino_output_f64(double *y, ix channels, const double *M, ix ld, ix plane, double *strip, const double *bias, int activation, const fc_source *s,
-                         const char *source, const fc_filter *f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix tiles, int stream)
+                         const char *source, const fc_filter *f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix p, ix tiles, int stream)
 
 cdef enum:
     WINO_OUTPUTS = 6                  # outputs of a tile along an axis, at most
@@ -60,6 +62,7 @@ cdef struct Winograd:
     fc_tiles tiles
     Phases source_phases, row_phases   # one of them has count 1
     ix samples, groups, rows, channels, r, points   # of a tile
+    ix short_w         # tiles across a map that are short
     fc_source source
     const char *weight
     ix w_group, w_row, w_channel
@@ -110,11 +113,11 @@ cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thre
     w.own_plane = unaliased(w.virtual_channels * w.own_tiles)
     w.private = w.points * w.own_plane * <ix> sizeof(real) <= WINO_OWN_BYTES
     shared[0] = <size_t> (w.points * (w.u_plane + w.v_plane)) * sizeof(real)
-    # a task of the input transform holds rows of points and a staged row; one of the output transform the products and a strip
+    # a task of the input transform holds rows of points and a staged row; one of the output transform the products and two strips
     row = (w.block + vl) * w.tiles.m + 16
     task = transform_scratch(&w.tiles, w.block, vl)
-    if w.points * w.m_plane + w.tiles.m * row > task:
-        task = w.points * w.m_plane + w.tiles.m * row
+    if w.points * w.m_plane + 2 * w.tiles.m * row > task:
+        task = w.points * w.m_plane + 2 * w.tiles.m * row
     if WINO_PACK * w.r * w.r * mr > task:
         task = WINO_PACK * w.r * w.r * mr
     w.task_size = padded(task + 16)
@@ -184,35 +187,48 @@ cdef void winograd_outputs(real *y, Winograd *w, ix g, ix p, ix last, ix panel, 
         if w.bias != NULL:
             bias = <const real *> w.bias + k
         if real is float:
-            wino_output_f32(y + k * w.tiles.yc, rows, M, w.block, w.m_plane, strip, bias, w.activation, &w.source, source, &f, w.w_row, &w.tiles, places, count, last - p,
-                            w.stream)
+            wino_output_f32(y + k * w.tiles.yc, rows, M, w.block, w.m_plane, strip, bias, w.activation, &w.source, source, &f, w.w_row, &w.tiles, places, count, p,
+                            last - p, w.stream)
         else:
-            wino_output_f64(y + k * w.tiles.yc, rows, M, w.block, w.m_plane, strip, bias, w.activation, &w.source, source, &f, w.w_row, &w.tiles, places, count, last - p,
-                            w.stream)
+            wino_output_f64(y + k * w.tiles.yc, rows, M, w.block, w.m_plane, strip, bias, w.activation, &w.source, source, &f, w.w_row, &w.tiles, places, count, p,
+                            last - p, w.stream)
+
+
+cdef inline void winograd_zeros(real *rows, ix ld, ix count, ix low, ix high, ix end) noexcept nogil:
+    """What is not multiplied of [0, end) of some rows: [0, low) and [high, end)."""
+    cdef ix i
+    for i in range(count):
+        memset(rows + i * ld, 0, low * sizeof(real))
+        memset(rows + i * ld + high, 0, (end - high) * sizeof(real))
 
 
 cdef void winograd_products(real *y, Winograd *w, ix g, const real *U, ix plane, ix ahead, const real *V, ix first, ix p, ix last, ix panel, ix last_panel,
                             real *scratch) noexcept nogil:
-    """Tiles [p, last) of panels [panel, last_panel): 36 products, then the output transform. U is that of the first panel; `ahead` leads to what is multiplied next."""
+    """Tiles [p, last) of panels [panel, last_panel): a product for every point, of the tiles that need it, then the output transform.
+    U is that of the first panel; `ahead` leads to what is multiplied next."""
     cdef ix vl = vector_lanes(y), mr = tile_mr(y), vectors = ceil_div(last - p, vl), stream = w.virtual_channels * vl, per_phase = w.panels // w.row_phases.count
-    cdef ix point, u, j, nv, rows
+    cdef ix point, u, j, nv, rows, low, high
     cdef real *Mp
     cdef const real *B
     cdef const real *A
     V += (p - first) * w.virtual_channels
     for point in range(w.points):
+        fc_tiles_at_point(&w.tiles, point, p, last, &low, &high)
+        low, high = low // vl, ceil_div(high, vl)  # vectors
         B = V + point * w.v_plane
         for u in range(panel, last_panel):
             rows = smaller(w.rows - u % per_phase * mr, mr)
             A = U + point * plane + (u - panel) * w.virtual_channels * mr
             Mp = scratch + point * w.m_plane + (u - panel) * mr * w.block
-            j = 0
-            while j < vectors:
+            if high - low < vectors:
+                winograd_zeros(Mp, w.block, rows, low * vl, high * vl, vectors * vl)
+            j = low
+            while j < high:
                 if real is float:
-                    nv = tile_width_f32(vectors - j)
+                    nv = tile_width_f32(high - j)
                     tile_f32(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, ahead)
                 else:
-                    nv = tile_width_f64(vectors - j)
+                    nv = tile_width_f64(high - j)
                     tile_f64(rows, nv, w.virtual_channels, A, mr, B + j * stream, stream, Mp + j * vl, w.block, 0, NULL, ahead)
                 j += nv
     winograd_outputs(y, w, g, p, last, panel, last_panel, scratch)
@@ -230,7 +246,7 @@ cdef void winograd_few(real *y, Winograd *w, ix g, const real *V, ix tiles, ix v
     """All tiles, which are no more than a register tile has rows, of one vector of filters of a phase: filters are the lanes, so that none stays empty.
     The sums are the same, term by term."""
     cdef ix mr = tile_mr(y), vl = vector_lanes(y), plane = unaliased(w.virtual_channels * vl), per_phase = w.panels // w.row_phases.count
-    cdef ix vectors = ceil_div(w.rows, vl), panel = vector // vectors * per_phase + vector % vectors * (vl // mr), point, u
+    cdef ix vectors = ceil_div(w.rows, vl), panel = vector // vectors * per_phase + vector % vectors * (vl // mr), point, u, low, high
     cdef ix last_panel = smaller(panel + vl // mr, (vector // vectors + 1) * per_phase)
     cdef real *U = scratch + w.task_size
     cdef real *products = U + w.points * plane
@@ -239,11 +255,15 @@ cdef void winograd_few(real *y, Winograd *w, ix g, const real *V, ix tiles, ix v
     for u in range(panel, last_panel):
         winograd_filters(U + (u - panel) * mr, vl, plane, w, g, u, scratch)
     for point in range(w.points):
+        fc_tiles_at_point(&w.tiles, point, 0, tiles, &low, &high)
+        winograd_zeros(products, 0, 1, low * vl, high * vl, tiles * vl)
+        low = smaller(low, tiles - 1)
+        high = larger(high, low + 1)  # one at least: a register tile has a row
         if real is float:
-            tile_f32(tiles, 1, w.virtual_channels, V + point * w.v_plane, vl, U + point * plane, 0, products, vl, 0, NULL, 0)
+            tile_f32(high - low, 1, w.virtual_channels, V + point * w.v_plane + low, vl, U + point * plane, 0, products + low * vl, vl, 0, NULL, 0)
             wino_turn_f32(scratch + point * w.m_plane, w.block, products, tiles)
         else:
-            tile_f64(tiles, 1, w.virtual_channels, V + point * w.v_plane, vl, U + point * plane, 0, products, vl, 0, NULL, 0)
+            tile_f64(high - low, 1, w.virtual_channels, V + point * w.v_plane + low, vl, U + point * plane, 0, products + low * vl, vl, 0, NULL, 0)
             wino_turn_f64(scratch + point * w.m_plane, w.block, products, tiles)
     winograd_outputs(y, w, g, 0, tiles, panel, last_panel, scratch)
 
@@ -261,7 +281,7 @@ cdef void winograd_block(real *y, Winograd *w, ix g, const real *U, ix p, ix las
 
 cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     cdef size_t shared, per_thread
-    cdef ix mr = tile_mr(y), vl = vector_lanes(y), tiles = w.samples * w.tiles.ph * w.tiles.pw * w.tiles.th * w.tiles.tw, g, first, count, task, blocks, block, parts
+    cdef ix mr = tile_mr(y), vl = vector_lanes(y), tiles = w.tiles.count, g, first, count, task, blocks, block, parts
     cdef bint once
     cdef char *memory
     cdef char *own
@@ -270,8 +290,8 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     if tiles == 0:
         return 0
     plan_winograd(y, w, &shared, &per_thread)
-    # rows that share a line with others are better written in the caches
-    w.stream = (streams(w.samples * w.tiles.yn * sizeof(real)) and w.tiles.sw == 1 and w.tiles.dw * sizeof(real) % FC_LINE == 0 and <size_t> y % FC_LINE == 0)
+    # what shares a line with others, and pieces of a row, are better written in the caches
+    w.stream = (w.short_w == 0 and streams(w.samples * w.tiles.yn * sizeof(real)) and w.tiles.sw == 1 and w.tiles.dw * sizeof(real) % FC_LINE == 0 and <size_t> y % FC_LINE == 0)
     memory = <char *> take_scratch(shared + threads * per_thread)
     own = memory + shared
     U = <real *> memory
@@ -338,7 +358,8 @@ cdef void make_phases(Phases *f, Tables t, Shape p, const Weights *w, bint turne
                     n += 1
 
 
-cdef void describe_winograd(Winograd *w, Tables t, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed, ix tile) noexcept:
+cdef void describe_winograd(Winograd *w, Tables t, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed, ix tile, ix short_h,
+                            ix short_w) noexcept:
     """Forward, or (transposed) the gradient of the input: correlations of dy, one for each phase of dx, with the taps of the phase turned round."""
     cdef fc_tiles *g = &w.tiles
     cdef Phases *f = &w.row_phases if transposed else &w.source_phases
@@ -373,7 +394,8 @@ cdef void describe_winograd(Winograd *w, Tables t, Shape p, fc_source *source, W
     g.yc = g.dh * g.dw
     if g.ph * g.pw > 1:  # stride 1: every phase of the dilation is a map of its own
         g.oh, g.ow, g.sh, g.sw = ceil_div(g.dh, g.ph), ceil_div(g.dw, g.pw), g.ph, g.pw
-    g.th, g.tw = ceil_div(g.oh, g.m), ceil_div(g.ow, g.m)
+    w.short_w = short_w
+    fc_cut_tiles(g, p.N * g.ph * g.pw, short_h, short_w)
 
 
 cdef void shift_phases(Phases *f, ix h, ix w) noexcept nogil:
@@ -383,17 +405,17 @@ cdef void shift_phases(Phases *f, ix h, ix w) noexcept nogil:
         f.w[i] += w
 
 
-cdef object run_winograd(real *y, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed, int threads, ix tile):
+cdef object run_winograd(real *y, Shape p, fc_source *source, Weights *weight, const void *bias, bint transposed, int threads, ix tile, ix short_h, ix short_w):
     cdef Winograd w
     cdef Tables t = Tables(p)
-    describe_winograd(&w, t, p, source, weight, bias, transposed, tile)
+    describe_winograd(&w, t, p, source, weight, bias, transposed, tile, short_h, short_w)
     with nogil:
         winograd(y, &w, threads)
 
 
-def winograd_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, Shape shape, int threads, ix tile):
+def winograd_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, Shape shape, int threads, ix tile, ix short_h, ix short_w):
     """`conv_forward` for 2-d kernels; strided or dilated, not both. `tile`: points along an axis of it; 6 serve 2 to 5 taps an axis in every phase of the
-    stride, 8 serve 3 to 7."""
+    stride, 8 serve 3 to 7. short_h, short_w: how many of the tiles down a map and across it are short, no more than hang over its end."""
     cdef fc_source source
     cdef Weights w
     cdef const void *b = cnp.PyArray_DATA(bias) if bias is not None else NULL
@@ -401,12 +423,12 @@ def winograd_forward(cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.nd
     make_source(&source, x, shape, shape.C, shape.size, "x")
     make_weights(&w, weight, shape)
     if cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT:
-        run_winograd(<float *> cnp.PyArray_DATA(y), shape, &source, &w, b, False, threads, tile)
+        run_winograd(<float *> cnp.PyArray_DATA(y), shape, &source, &w, b, False, threads, tile, short_h, short_w)
     else:
-        run_winograd(<double *> cnp.PyArray_DATA(y), shape, &source, &w, b, False, threads, tile)
+        run_winograd(<double *> cnp.PyArray_DATA(y), shape, &source, &w, b, False, threads, tile, short_h, short_w)
 
 
-def winograd_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray dx, Shape shape, int threads, ix tile):
+def winograd_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray dx, Shape shape, int threads, ix tile, ix short_h, ix short_w):
     """`conv_backward_input` for the same problems, zero padding."""
     cdef fc_source source
     cdef Weights w
@@ -415,6 +437,6 @@ def winograd_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bias
     make_source(&source, dy, shape, shape.K, shape.out, "dy")
     make_weights(&w, weight, shape)
     if cnp.PyArray_TYPE(dx) == cnp.NPY_FLOAT:
-        run_winograd(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, b, True, threads, tile)
+        run_winograd(<float *> cnp.PyArray_DATA(dx), shape, &source, &w, b, True, threads, tile, short_h, short_w)
     else:
-        run_winograd(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, b, True, threads, tile)
+        run_winograd(<double *> cnp.PyArray_DATA(dx), shape, &source, &w, b, True, threads, tile, short_h, short_w)

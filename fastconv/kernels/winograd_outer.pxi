@@ -107,10 +107,15 @@ cdef void winograd_operand(real *out, Operand *o, WinogradOuter *w, bint gradien
             wino_lanes_f64(out, o.plane, scratch, &w.source, data, first, lanes, w.channels, w.phases.h, w.phases.w, &w.tiles, p, last, 0)
 
 
-cdef void winograd_sum(real *dU, const real *A, const real *B, WinogradOuter *w, ix tiles, ix first, ix last, int accumulate) noexcept nogil:
-    """Rows [first, last) of one point: dU[row][column] (+)= sum over tiles of A * B."""
+cdef void winograd_sum(real *dU, const real *A, const real *B, WinogradOuter *w, ix point, ix p, ix tiles, ix first, ix last, int accumulate) noexcept nogil:
+    """Rows [first, last) of one point: dU[row][column] (+)= sum of A * B over those of `tiles` tiles from the p-th on that need it."""
     cdef ix vl = vector_lanes(dU), span = w.block * vl, row = first, rows, j, nv, vectors = w.columns // vl
+    cdef ix low, high
     cdef const real *a
+    fc_tiles_at_point(&w.tiles, point, p, p + tiles, &low, &high)
+    A += point * w.a.plane + low * vl
+    B += point * w.b.plane + low * vl
+    tiles = high - low
     while row < last:
         rows = smaller(tile_mr(dU), last - row)
         a = A + row // vl * span + row % vl
@@ -139,11 +144,11 @@ cdef void winograd_taps(real *dweight, const real *dU, WinogradOuter *w, ix g, i
         wino_weights_f64(dweight, stride, smaller(lanes, vl), dU + vector * vl, w.u_plane, w.phases.count, phase, w.taps, w.phases.index, scratch, w.tiles.n, w.phases.r)
 
 
-cdef void winograd_rows(real *dweight, real *dU, const real *A, const real *B, WinogradOuter *w, ix g, ix tiles, ix task, int accumulate, real *scratch) noexcept nogil:
+cdef void winograd_rows(real *dweight, real *dU, const real *A, const real *B, WinogradOuter *w, ix g, ix p, ix tiles, ix task, int accumulate, real *scratch) noexcept nogil:
     """A task's last products, and while its sums are in the caches their taps."""
     cdef ix first = task * w.task_rows, last = smaller(first + w.task_rows, w.a.channels), point
     for point in range(w.points):
-        winograd_sum(dU + point * w.u_plane, A + point * w.a.plane, B + point * w.b.plane, w, tiles, first, last, accumulate)
+        winograd_sum(dU + point * w.u_plane, A, B, w, point, p, tiles, first, last, accumulate)
     winograd_row_taps(dweight, dU, w, g, task, scratch)
 
 
@@ -155,10 +160,10 @@ cdef void winograd_row_taps(real *dweight, const real *dU, WinogradOuter *w, ix 
             winograd_taps(dweight, dU + (row - first) * w.columns, w, g, row, vector, scratch)
 
 
-cdef void winograd_block_sums(real *dU, const real *A, const real *B, WinogradOuter *w, ix tiles, ix task, int accumulate) noexcept nogil:
+cdef void winograd_block_sums(real *dU, const real *A, const real *B, WinogradOuter *w, ix p, ix tiles, ix task, int accumulate) noexcept nogil:
     """Rows of one point; tasks are numbered (point, task of rows)."""
     cdef ix rows = task % w.row_blocks, point = task // w.row_blocks
-    winograd_sum(dU + rows * w.points * w.u_plane + point * w.u_plane, A + point * w.a.plane, B + point * w.b.plane, w, tiles, rows * w.task_rows,
+    winograd_sum(dU + rows * w.points * w.u_plane + point * w.u_plane, A, B, w, point, p, tiles, rows * w.task_rows,
                  smaller((rows + 1) * w.task_rows, w.a.channels), accumulate)
 
 
@@ -174,7 +179,7 @@ cdef void winograd_chain(real *dU, WinogradOuter *w, ix g, ix first, ix last, re
         for task in range(w.columns // vl):
             winograd_operand(B, &w.b, w, w.turned, g, task, p, p + count, scratch)
         for task in range(w.points * w.row_blocks):
-            winograd_block_sums(dU, A, B, w, count, task, p > first)
+            winograd_block_sums(dU, A, B, w, p, count, task, p > first)
         p += count
 
 
@@ -190,7 +195,7 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
     """The tiles are cut into chains, as many as the problem says, each of which has a sum of its own. A thread takes a chain from the input to the products with
     nothing shared, if there is one for each; else all threads share the work of one chain after the other. The sums are the same."""
     cdef size_t shared, per_thread
-    cdef ix vl = vector_lanes(dweight), tiles = w.samples * w.tiles.ph * w.tiles.pw * w.tiles.th * w.tiles.tw, g, first, last, count, task, rows, own, chain, chains, length
+    cdef ix vl = vector_lanes(dweight), tiles = w.tiles.count, g, first, last, count, task, rows, own, chain, chains, length
     cdef char *memory
     cdef char *scratch
     cdef real *A
@@ -233,13 +238,13 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
                             winograd_operand(B, &w.b, w, w.turned, g, task - w.a.vectors, first, first + count, <real *> (scratch + threadid() * per_thread))
                     if w.turned or chains > 1 or first + count < tiles:
                         for task in prange(w.points * w.row_blocks, num_threads=threads, schedule="dynamic"):
-                            winograd_block_sums(dU + chain * w.sums, A, B, w, count, task, first > chain * length)
+                            winograd_block_sums(dU + chain * w.sums, A, B, w, first, count, task, first > chain * length)
                     elif first == 0 and w.row_blocks > threads:  # all tiles in one block: the sums need not leave the thread's caches
                         for task in prange(w.row_blocks, num_threads=threads, schedule="dynamic"):
-                            winograd_rows(dweight, dU + threadid() * own, A, B, w, g, count, task, 0, <real *> (scratch + threadid() * per_thread))
+                            winograd_rows(dweight, dU + threadid() * own, A, B, w, g, first, count, task, 0, <real *> (scratch + threadid() * per_thread))
                     else:
                         for task in prange(w.row_blocks, num_threads=threads, schedule="dynamic"):
-                            winograd_rows(dweight, dU + task * own, A, B, w, g, count, task, first > 0, <real *> (scratch + threadid() * per_thread))
+                            winograd_rows(dweight, dU + task * own, A, B, w, g, first, count, task, first > 0, <real *> (scratch + threadid() * per_thread))
                     first += count
         if w.turned:
             if chains > 1:
@@ -262,7 +267,7 @@ cdef inline ix extent_read(Shape p, int axis) noexcept:
     return smaller(p.size[axis], larger(last + 1, 0)) if p.mode == 0 else p.size[axis]
 
 
-cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source *dy, fc_source *x, ix tile) noexcept:
+cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source *dy, fc_source *x, ix tile, ix short_h, ix short_w) noexcept:
     cdef fc_tiles *g = &w.tiles
     cdef Weights unused
     memset(&unused, 0, sizeof(unused))
@@ -272,7 +277,7 @@ cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source
     g.ph, g.pw = p.dilation[1], p.dilation[2]
     w.points = tile * tile
     g.n, g.m, g.oh, g.ow = tile, tile + 1 - w.phases.r, ceil_div(p.out[1], g.ph), ceil_div(p.out[2], g.pw)
-    g.th, g.tw = ceil_div(g.oh, g.m), ceil_div(g.ow, g.m)
+    fc_cut_tiles(g, p.N * g.ph * g.pw, short_h, short_w)
     w.dy_tiles = w.tiles
     make_axis(&g.h, t, extent_read(p, 1), 0, p.stride[1] * g.ph, 1, p.mode)
     make_axis(&g.w, t, extent_read(p, 2), 0, p.stride[2] * g.pw, 1, p.mode)
@@ -280,25 +285,25 @@ cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source
     make_axis(&w.dy_tiles.w, t, p.out[2], 0, g.pw, 1, 0)
 
 
-cdef object run_winograd_outer(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads, ix tile):
+cdef object run_winograd_outer(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads, ix tile, ix short_h, ix short_w):
     cdef WinogradOuter w
     cdef Tables t = Tables(p)
-    describe_winograd_outer(&w, t, p, dy, x, tile)
+    describe_winograd_outer(&w, t, p, dy, x, tile, short_h, short_w)
     with nogil:
         winograd_outer(dweight, &w, threads)
 
 
-def winograd_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads, ix tile):
+def winograd_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads, ix tile, ix short_h, ix short_w):
     """`conv_backward_weight` for 2-d kernels; strided or dilated, not both. `tile`: points along an axis of it; 6 serve 2 to 5 taps an axis in every phase of the
-    stride, 8 serve 3 to 7."""
+    stride, 8 serve 3 to 7. short_h, short_w: how many of the tiles down a map and across it are short, no more than hang over its end."""
     cdef fc_source source_y, source_x
     check_result(dweight)
     make_source(&source_y, dy, shape, shape.K, shape.out, "dy")
     make_source(&source_x, x, shape, shape.C, shape.size, "x")
     if cnp.PyArray_TYPE(dweight) == cnp.NPY_FLOAT:
-        run_winograd_outer(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads, tile)
+        run_winograd_outer(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads, tile, short_h, short_w)
     else:
-        run_winograd_outer(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads, tile)
+        run_winograd_outer(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads, tile, short_h, short_w)
 
 
 cdef size_t winograd_bytes(real *tag, str direction, Shape p, int threads, ix tile) except? 0:
@@ -311,10 +316,10 @@ cdef size_t winograd_bytes(real *tag, str direction, Shape p, int threads, ix ti
     memset(&source, 0, sizeof(source))
     memset(&weight, 0, sizeof(weight))
     if direction == "backward_weight":
-        describe_winograd_outer(&o, t, p, &source, &source, tile)
+        describe_winograd_outer(&o, t, p, &source, &source, tile, 0, 0)
         plan_winograd_outer(tag, &o, threads, &shared, &per_thread)
     else:
-        describe_winograd(&w, t, p, &source, &weight, NULL, direction == "backward_input", tile)
+        describe_winograd(&w, t, p, &source, &weight, NULL, direction == "backward_input", tile, 0, 0)
         plan_winograd(tag, &w, &shared, &per_thread)
     return shared + threads * per_thread
 

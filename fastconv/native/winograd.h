@@ -4,13 +4,27 @@
  * channels, one for each phase of the input, with ceil(taps / s) taps an axis; its gradient has s * s times the output channels, one for each phase of dx. A dilated
  * convolution is one of dilation 1 in every phase of its outputs, as if they were samples. The points, and how many roundings they cost: winograd_points.h.
  * Lanes are tiles, numbered flat over (sample, tile row, tile column): no rule about channel counts or map widths.
+ * Where m does not divide a map's extent, some tiles of the axis are short: the next tile begins with what would be their last output. The point at infinity takes part in
+ * that output alone, so a short tile is a whole one without its products at that point: 13 = 4 + 3 + 3 + 3 outputs of 21 points, not of 24.
  * Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015; S. Winograd, "Arithmetic Complexity of Computations", 1980.
  */
 #ifndef FC_WINOGRAD_H
 #define FC_WINOGRAD_H
 
+/* Tiles of which all are whole or all are short, down and across. They have numbers of their own. */
 typedef struct {
+    ix first, end;     /* their numbers */
     ix th, tw;         /* tiles along a map's column and row */
+    ix mh, mw;         /* outputs along them: m, or m - 1 of short ones */
+    ix h, w;           /* where the first one's outputs begin in the grid */
+} fc_tile_class;
+
+/* Classes in such an order that the tiles that need a point lie together: whole down and short across, whole both ways, short down and whole across, short both ways. */
+#define WINO_CLASSES 4
+
+typedef struct {
+    fc_tile_class classes[WINO_CLASSES];
+    ix count;          /* tiles of all samples */
     ix ph, pw;         /* maps of a sample: phases of the outputs, one for each row and column of the dilation */
     ix n, m;           /* points of a tile along each axis: 6 or 8; outputs: 2 to 6 */
     ix oh, ow;         /* extent of the grid of outputs that the tiles cover */
@@ -34,44 +48,78 @@ typedef struct {
     case 8 * 8 + 6: body(__VA_ARGS__, 8, 6); break;          \
     }
 
-typedef struct { ix n, h, w, ty, tx, len; } fc_tile_run; /* tiles of one row, in phase (h, w) of the outputs of sample n */
+/* Cut the grid of outputs of so many maps into tiles: `short_h` of those down a column and `short_w` of those across a row are short, the last ones. */
+static inline void fc_cut_tiles(fc_tiles *g, ix maps, ix short_h, ix short_w)
+{
+    const ix down = (g->oh + g->m - 1) / g->m - short_h, across = (g->ow + g->m - 1) / g->m - short_w;
+    g->count = 0;
+    for (int i = 0; i < WINO_CLASSES; i++) {
+        fc_tile_class *k = g->classes + i;
+        const int is_short_h = i >= 2, is_short_w = i == 0 || i == 3;
+        k->th = is_short_h ? short_h : down;
+        k->tw = is_short_w ? short_w : across;
+        k->mh = g->m - is_short_h;
+        k->mw = g->m - is_short_w;
+        k->h = is_short_h ? down * g->m : 0;
+        k->w = is_short_w ? across * g->m : 0;
+        k->first = g->count;
+        k->end = g->count += maps * k->th * k->tw;
+    }
+}
+
+/* Of the tiles [p, last), counted from p, those that a point needs: at infinity whole ones do. */
+static inline void fc_tiles_at_point(const fc_tiles *g, ix point, ix p, ix last, ix *low, ix *high)
+{
+    const ix i = point / g->n, j = point % g->n, begin = j == g->n - 1 ? g->classes[1].first : 0;
+    const ix end = i == g->n - 1 ? g->classes[1].end : j == g->n - 1 ? g->classes[2].end : g->count;
+    *low = FC_MIN(FC_MAX(begin, p), last) - p;
+    *high = FC_MAX(FC_MIN(end, last) - p, *low);
+}
+
+/* Tiles of one row, in phase (h, w) of the outputs of sample n: the ty-th row of their class, from the tx-th on; and where in the grid the first one's outputs begin. */
+typedef struct { ix n, h, w, ty, tx, len, row, column; const fc_tile_class *of; } fc_tile_run;
 
 static inline fc_tile_run fc_tile_row(const fc_tiles *g, ix p, ix last)
 {
-    ix row = p / g->tw, tx = p % g->tw, map = row / g->th, phase = map % (g->ph * g->pw);
-    fc_tile_run r = {map / (g->ph * g->pw), phase / g->pw, phase % g->pw, row % g->th, tx, g->tw - tx < last - p ? g->tw - tx : last - p};
+    const fc_tile_class *k = g->classes;
+    while (p >= k->end) k++;
+    last = FC_MIN(last, k->end) - k->first;
+    p -= k->first;
+    ix row = p / k->tw, tx = p % k->tw, map = row / k->th, phase = map % (g->ph * g->pw), ty = row % k->th;
+    fc_tile_run r = {map / (g->ph * g->pw), phase / g->pw, phase % g->pw, ty, tx, FC_MIN(k->tw - tx, last - p), k->h + ty * k->mh, k->w + tx * k->mw, k};
     return r;
 }
 
 #define WINO_RUNS 97 /* one more than the tiles, and so runs, that are transformed at a time */
 #define WINO_SPAN 240 /* from one row of points to the next: room for a row of tiles in front and a vector behind; an odd number of cache lines */
 #define FC_NO_ROW PTRDIFF_MIN
-/* A run as all channels share it: its first tile counted from the block's, its tiles, the source rows that are transformed for it, the runs above it that wait for them,
- * columns [low, high) of `columns` that lie in the source, its first one, and where rows begin. */
-typedef struct { ix at, len, rows, above, low, high, columns, start, offset[WINO_MAX]; } fc_tile_rows;
+/* A run as all channels share it: its class, its first tile counted from the block's, its tiles, the source rows that are transformed for it, the runs above it that wait
+ * for them, columns [low, high) of `columns` that lie in the source, its first one, and where rows begin. */
+typedef struct { const fc_tile_class *of; ix at, len, rows, above, low, high, columns, start, offset[WINO_MAX]; } fc_tile_rows;
 
 /* The runs of tiles [p, last). The run below is given one's last rows if it belongs to the same sample and covers the same columns. `size`: bytes of an element if rows
  * are read in place, whose offsets then are those of their first column; else 0. */
 static ix fc_find_tile_rows(fc_tile_rows *r, const fc_source *s, const fc_tiles *g, ix h0, ix w0, ix p, ix last, ix size)
 {
-    const ix first = p, m = g->m, inputs = g->n;
+    const ix first = p, inputs = g->n;
     ix above = 0, count = 0;
     for (; p < last; r++, count++) {
         fc_tile_run run = fc_tile_row(g, p, last);
-        const int gives = run.ty + 1 < g->th && last - (p + run.len) >= run.tx + run.len;
+        const int gives = run.ty + 1 < run.of->th && last - (p + run.len) >= run.tx + run.len;
+        r->of = run.of;
         r->at = p - first;
         r->len = run.len;
-        r->rows = gives ? m : inputs;
+        r->rows = gives ? run.of->mh : inputs;
         r->above = above;
-        r->start = run.tx * m * g->w.step + w0 + run.w;
+        r->start = run.column * g->w.step + w0 + run.w;
         r->low = 0;
-        r->high = r->columns = (run.len - 1) * m + inputs;
+        r->high = r->columns = (run.len - 1) * run.of->mw + inputs;
         if (size) {
             r->low = FC_MIN(FC_MAX(-r->start, 0), r->columns);
             r->high = FC_MAX(FC_MIN(g->w.size - r->start, r->columns), r->low);
         }
         for (ix i = 0; i < r->rows; i++) {
-            ix h = fc_source_index(&g->h, (run.ty * m + i) * g->h.step + h0 + run.h);
+            ix h = fc_source_index(&g->h, (run.row + i) * g->h.step + h0 + run.h);
             r->offset[i] = h < 0 ? FC_NO_ROW : run.n * s->n + h * s->h + r->start * size;
         }
         above = gives ? above + 1 : 0;
@@ -86,15 +134,15 @@ typedef struct { fc_tile_run run; ix at, first, last, low, high, to; } fc_place;
 /* Those of the runs of tiles [p, last) that have any. */
 static ix fc_find_places(fc_place *r, const fc_tiles *g, ix first_h, ix first_w, ix p, ix last)
 {
-    const ix begin = p, m = g->m;
+    const ix begin = p;
     fc_place *const all = r;
     for (; p < last; p += r->run.len, r += r->first < r->last && r->low < r->high) {
         r->run = fc_tile_row(g, p, last);
         r->at = p - begin;
-        const ix o = r->run.ty * m, c = r->run.tx * m, h = first_h + r->run.h, w = first_w + r->run.w;
+        const ix o = r->run.row, c = r->run.column, h = first_h + r->run.h, w = first_w + r->run.w;
         r->first = r->low = 0;
-        r->last = FC_MIN(m, g->oh - o);
-        r->high = FC_MIN(r->run.len * m, g->ow - c);
+        r->last = FC_MIN(r->run.of->mh, g->oh - o);
+        r->high = FC_MIN(r->run.len * r->run.of->mw, g->ow - c);
         while (r->first < r->last && h + (o + r->first) * g->sh < 0) r->first++;
         while (r->first < r->last && h + (o + r->last - 1) * g->sh >= g->dh) r->last--;
         while (r->low < r->high && w + (c + r->low) * g->sw < 0) r->low++;
@@ -130,9 +178,9 @@ static void NAME(wino_filter)(REAL *U, ix step, ix plane, const REAL *taps, ix c
     WINO_EVERY_TILE(n, n + 1 - r, NAME(wino_filter_body), U, step, plane, taps, channels);
 }
 
-/* The points along source rows for the tiles of a run, `count` rows (NULL: one of zeros), each stored at every place that needs it: row i of this run is
- * row i + m of the run above, if that waits for it, which lies `back` elements before. */
-INLINE void NAME(wino_rows)(REAL *to, ix back, ix above, const REAL *const *row, ix count, ix low, ix high, ix len, ix next, const ix n, const ix m)
+/* The points along source rows for the tiles of a run, m columns apart, `count` rows (NULL: one of zeros), each stored at every place that needs it: row i of this run
+ * is row i + `down` of the run above, if that waits for it, which lies `back` elements before. */
+INLINE void NAME(wino_rows)(REAL *to, ix back, ix down, ix above, const REAL *const *row, ix count, ix low, ix high, ix len, ix next, const ix n, const ix m)
 {
     /* What spills over the end of a run is overwritten by the next run; what spills over that of the one above, where this one begins, by this one's first vector. */
     for (ix q = (len - 1) / VL * VL; q >= 0; q -= VL) {
@@ -150,7 +198,7 @@ INLINE void NAME(wino_rows)(REAL *to, ix back, ix above, const REAL *const *row,
             } else UNROLL for (ix j = 0; j < n; j++) t[j] = (V){0};
             REAL *at = to + i * n * WINO_SPAN + q;
             UNROLL for (ix j = 0; j < n; j++) STORE(at + j * WINO_SPAN, t[j]);
-            for (ix k = FC_MIN((n - 1 - i) / m, above); k > 0; k--) {
+            for (ix k = above, of_it = i + down; k > 0 && of_it < n; k--, of_it += down) {
                 at -= back;
                 UNROLL for (ix j = 0; j < n; j++) STORE(at + j * WINO_SPAN, t[j]);
             }
@@ -164,7 +212,7 @@ INLINE void NAME(wino_rows)(REAL *to, ix back, ix above, const REAL *const *row,
 INLINE void NAME(wino_input_body)(REAL *restrict out, ix step, ix plane, ix group, REAL *restrict T, REAL *restrict rows, const fc_source *s, const char *channel,
                                   ix channels, const fc_tiles *g, ix h0, ix w0, const ix first, const ix last, const ix n, const ix m)
 {
-    const ix tiles = last - first, margin = g->tw < tiles ? g->tw : 0;
+    const ix tiles = last - first, begun = fc_tile_row(g, first, last).of->tw, margin = begun < tiles ? begun : 0;
     const ix pitch = (tiles + VL) * m + 8;
     const int direct = s->w == (ix)sizeof(REAL) && !s->swap && g->w.step == 1 && g->w.mode == FC_ZEROS && (uintptr_t)channel % sizeof(REAL) == 0 &&
                        s->h % (ix)sizeof(REAL) == 0 && s->n % (ix)sizeof(REAL) == 0 && s->c % (ix)sizeof(REAL) == 0;
@@ -180,7 +228,9 @@ INLINE void NAME(wino_input_body)(REAL *restrict out, ix step, ix plane, ix grou
                 NAME(stage_row)(rows + i * pitch, (const char *)row[i], &g->w, r->start, r->columns, s->w, s->swap);
                 row[i] = rows + i * pitch;
             }
-            NAME(wino_rows)(T + r->at, g->tw - m * n * WINO_SPAN, r->above, row, r->rows, r->low, r->high, r->len, direct ? s->c : 0, n, m);
+            const ix down = r->of->mh, back = r->of->tw - down * n * WINO_SPAN, next = direct ? s->c : 0;
+            if (r->of->mw == m) NAME(wino_rows)(T + r->at, back, down, r->above, row, r->rows, r->low, r->high, r->len, next, n, m);
+            else NAME(wino_rows)(T + r->at, back, down, r->above, row, r->rows, r->low, r->high, r->len, next, n, m - 1);
         }
         REAL *to = out;
         for (ix q = 0; q < tiles; q += VL, to += group)
@@ -247,7 +297,7 @@ static void NAME(wino_turn_row)(REAL *R, REAL *block, REAL *line, const fc_sourc
 }
 
 /* Tiles [p, last) of a vector of channels: out[point][tile][lane], points `plane` apart; of x, or of dy (gradient). Rows are turned first, so that tiles lie where their
- * columns do and need not be taken apart. work: n * WINO_PITCH vectors of turned rows, WINO_WIDE of staged ones, VL more. */
+ * columns do and need not be taken apart. Of what a short tile does not yield the gradient is zero to it. work: n * WINO_PITCH vectors of turned rows, WINO_WIDE of staged ones, VL more. */
 INLINE void NAME(wino_lanes_body)(REAL *out, ix plane, REAL *work, const fc_source *s, fc_lanes *parts, ix count, const fc_tiles *g, ix p, ix last, const int gradient,
                                   const ix n, const ix m)
 {
@@ -262,26 +312,29 @@ INLINE void NAME(wino_lanes_body)(REAL *out, ix plane, REAL *work, const fc_sour
         fc_tile_run r = fc_tile_row(g, p, last);
         const ix pieces = (r.len + most - 1) / most;
         r.len = (r.len + pieces - 1) / pieces;
-        const ix columns = (r.len - 1) * m + inputs;
+        const ix down = r.of->mh, across = r.of->mw, columns = (r.len - 1) * across + inputs;
         /* of the next piece, or of the tiles below */
-        const ix ahead = pieces > 1 ? r.len * m * (ix)sizeof(REAL) : m * g->h.step * s->h;
+        const ix ahead = pieces > 1 ? r.len * across * (ix)sizeof(REAL) : down * g->h.step * s->h;
         for (ix k = 0; k < count; k++) {
-            parts[k].start = r.tx * m * g->w.step + parts[k].w0 + r.w;
+            parts[k].start = r.column * g->w.step + parts[k].w0 + r.w;
             parts[k].low = FC_MIN(FC_MAX(-parts[k].start, 0), columns);
             parts[k].high = FC_MAX(FC_MIN(g->w.size - parts[k].start, columns), parts[k].low);
         }
         ix i = 0;
-        if (!gradient && r.n == above.n && r.h == above.h && r.w == above.w && r.ty == above.ty + 1 && r.tx == above.tx && r.len <= above.len) {
+        if (!gradient && r.of == above.of && r.n == above.n && r.h == above.h && r.w == above.w && r.ty == above.ty + 1 && r.tx == above.tx && r.len <= above.len) {
             REAL *old[WINO_MAX]; /* the last rows of the tiles above are the first of these */
             memcpy(old, row, sizeof(old));
-            for (ix k = 0; k < n; k++) row[k] = old[(k + m) % n];
-            i = n - m;
+            for (ix k = 0; k < n; k++) row[k] = old[(k + down) % n];
+            i = n - down;
         }
-        for (; i < inputs; i++) NAME(wino_turn_row)(row[i], block, line, s, g, parts, count, &r, r.ty * m + i, columns, ahead, direct);
+        const ix given = gradient ? down : inputs, given_across = gradient ? across : inputs;
+        if (given < inputs) memset(row[given], 0, columns * VL * sizeof(REAL));
+        for (; i < given; i++) NAME(wino_turn_row)(row[i], block, line, s, g, parts, count, &r, r.row + i, columns, ahead, direct);
         for (ix tile = 0; tile < r.len; tile++, out += VL) {
             V half[WINO_MAX * WINO_MAX], d[WINO_MAX], t[WINO_MAX];
             for (ix k = 0; k < inputs; k++) {
-                UNROLL for (ix j = 0; j < inputs; j++) d[j] = *(const V *)(row[k] + (tile * m + j) * VL);
+                UNROLL for (ix j = 0; j < inputs; j++) d[j] = *(const V *)(row[k] + (tile * across + j) * VL);
+                if (given_across < inputs) d[inputs - 1] = (V){0};
                 if (gradient) NAME(wino_output_points)(d, t, m, n);
                 else NAME(wino_input_points)(d, t, n);
                 UNROLL for (ix j = 0; j < n; j++) half[k * n + j] = t[j];
@@ -377,16 +430,17 @@ INLINE int NAME(any_nan)(V v)
     return 0;
 }
 
-/* Tiles [p, last) of output channels: M[channel][point][vector] -> y, plus bias, activated. Channels are `ld` apart in M, `step` bytes in the filter. `places` are those
- * of the tiles' runs; with `stream` they are written past the caches.
+/* `tiles` from the p-th on of output channels: M[channel][point][vector] -> y, plus bias, activated. Channels are `ld` apart in M, `step` bytes in the filter. `places` are those
+ * of the tiles' runs; with `stream` they are written past the caches. strip: rows of outputs of whole tiles, and behind them of tiles that are short across.
  *
  * A non-finite input, or one whose transform overflows, makes every output of its tile non-finite, also those whose own sum does not contain it. Such outputs are
  * recognised here (0 * y is NaN) and computed again by their definition, so that non-finite values stay where they belong. */
 INLINE void NAME(wino_output_body)(REAL *y, ix channels, const REAL *restrict Mm, ix ld, ix plane, REAL *restrict strip, const REAL *bias, int activation,
-                                   const fc_source *s, const char *source, fc_filter f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix tiles,
-                                   int stream, const ix n, const ix m)
+                                   const fc_source *s, const char *source, fc_filter f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix p,
+                                   ix tiles, int stream, const ix n, const ix m)
 {
-    const ix ss = (tiles + VL - 1) / VL * VL * m;
+    const ix ss = (tiles + VL - 1) / VL * VL * m, first_whole = g->classes[1].first - p, last_whole = FC_MIN(g->classes[2].end - p, tiles);
+    REAL *const strip_of_short = strip + m * ss;
     for (ix c = 0; c < channels; c++, y += g->yc, Mm += ld, f.data += step) {
         const REAL added = bias ? bias[c] : 0;
         V check = {0};
@@ -407,17 +461,18 @@ INLINE void NAME(wino_output_body)(REAL *y, ix channels, const REAL *restrict Mm
                     o[j] += added;
                     check += o[j] * 0;
                 }
-                NAME(join_tiles)(strip + i * ss + q * m, o, m);
+                if (q < last_whole && q + VL > first_whole) NAME(join_tiles)(strip + i * ss + q * m, o, m);
+                if (q < first_whole || FC_MIN(q + VL, tiles) > last_whole) NAME(join_tiles)(strip_of_short + i * ss + q * (m - 1), o, m - 1);
             }
         }
         const int suspicious = NAME(any_nan)(check);
         for (const fc_place *r = places; r < places + count; r++) {
-            const ix len = r->high - r->low;
-            REAL *from = strip + r->first * ss + r->at * m + r->low, *to = y + r->to;
+            const ix len = r->high - r->low, outputs = r->run.of->mw;
+            REAL *from = (outputs == m ? strip : strip_of_short) + r->first * ss + r->at * outputs + r->low, *to = y + r->to;
             for (ix i = r->first; i < r->last; i++, from += ss, to += g->yh * g->sh) {
                 if (suspicious)
                     for (ix j = 0; j < len; j++)
-                        if (!(from[j] - from[j] == 0)) from[j] = NAME(direct_output)(s, source, &f, g, &r->run, r->run.ty * m + i, r->run.tx * m + r->low + j) + added;
+                        if (!(from[j] - from[j] == 0)) from[j] = NAME(direct_output)(s, source, &f, g, &r->run, r->run.row + i, r->run.column + r->low + j) + added;
                 if (activation) NAME(activate)(from, len, activation);
                 if (stream) NAME(stream_out)(to, from, len);
                 else if (g->sw == 1) {
@@ -438,9 +493,9 @@ INLINE void NAME(wino_output_body)(REAL *y, ix channels, const REAL *restrict Mm
 }
 
 static void NAME(wino_output)(REAL *y, ix channels, const REAL *Mm, ix ld, ix plane, REAL *strip, const REAL *bias, int activation, const fc_source *s,
-                              const char *source, const fc_filter *f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix tiles, int stream)
+                              const char *source, const fc_filter *f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix p, ix tiles, int stream)
 {
-    WINO_EVERY_TILE(g->n, g->m, NAME(wino_output_body), y, channels, Mm, ld, plane, strip, bias, activation, s, source, *f, step, g, places, count, tiles, stream);
+    WINO_EVERY_TILE(g->n, g->m, NAME(wino_output_body), y, channels, Mm, ld, plane, strip, bias, activation, s, source, *f, step, g, places, count, p, tiles, stream);
 }
 
 /* Transformed sums of one vector of lanes -> taps: lane l's are the `taps` numbers at dweight + l*lane_stride. Points lie `plane` apart, phases `phase_step`;

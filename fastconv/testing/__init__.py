@@ -6,7 +6,7 @@ an algorithm. Needs NumPy only.
 
 from .arrays import LAYOUTS, exact_inputs, lay_out, poisoned, real_inputs, special_inputs
 from .bounds import FUNCTION_ULPS, bound
-from .cases import EDGES, LAYERS, cases, pairwise
+from .cases import EDGES, LAYERS, cases, pairwise, short_tiles
 from .checks import (
     DTYPES,
     Guarded,
@@ -51,6 +51,7 @@ __all__ = [
     "poisoned",
     "real_inputs",
     "same_bits",
+    "short_tiles",
     "special_inputs",
     "widened",
     "worst",

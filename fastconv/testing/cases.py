@@ -196,6 +196,31 @@ def convolutions():
         yield Convolution(3, (1, 2, 4, 5, 6), (3, 2, 2, 3, 2), **around, layout=layout)
 
 
+def short_tiles():
+    """Maps that are no multiples of Winograd's tiles, which algorithms of that name may cut into tiles of two
+    lengths."""
+    for kernel, maps in (
+        (2, ((13, 14), (6, 9), (3, 18))),
+        (3, ((5, 6), (7, 9), (10, 11), (13, 14), (15, 13), (4, 7), (14, 8))),
+        (4, ((5, 7), (10, 11), (14, 13), (8, 4))),
+        (5, ((5, 6), (7, 9), (13, 11), (14, 15))),
+        (7, ((5, 6), (7, 9))),
+    ):
+        for size in maps:
+            low, high = (kernel - 1) // 2, kernel // 2
+            pads = (low, high), (low, high)
+            yield Convolution(2, (2, 3, *size), (9, 3, kernel, kernel), padding=pads, label="short-tiles")
+    for size in (10, 13, 14), (14, 19, 27):  # phases of dx that do not begin together
+        yield Convolution(2, (size[0], 3, *size[1:]), (5, 3, 7, 7), stride=2, padding=3, label="short-tiles")
+    yield Convolution(2, (1, 4, 7, 7), (20, 2, 3, 3), padding=1, groups=2, activation="relu", label="short-tiles")
+    yield Convolution(2, (2, 3, 13, 10), (4, 3, 3, 3), padding=2, dilation=2, label="short-tiles")
+    yield Convolution(2, (1, 3, 9, 14), (4, 3, 3, 3), padding=1, padding_mode="reflect", label="short-tiles")
+    # more tiles than a block; classes that begin and end within a vector, within a row; many channels
+    yield Convolution(2, (17, 3, 13, 14), (9, 3, 3, 3), padding=1, label="short-tiles")
+    yield Convolution(2, (5, 2, 21, 41), (3, 2, 3, 3), padding=1, label="short-tiles")
+    yield Convolution(2, (25, 305, 5, 5), (2, 305, 3, 3), padding=1, label="short-tiles")
+
+
 def transposes():
     """conv_transpose1d, conv_transpose2d, conv_transpose3d."""
     for row in pairwise({

@@ -11,6 +11,11 @@ same formula sums the absolute values of everything that cancels: the magnitude 
 conv(|x|, |w|) in the bound of a direct sum. It depends on where an element lies in its tile, and on its
 neighbours there.
 
+Where m does not divide the outputs of an axis, a kernel may let some tiles be short: they yield m - 1 outputs,
+the next tile begins with the m-th, and the point at infinity, which takes part in the m-th alone, is left out.
+What remains of such a tile is computed as in a whole one. The bound is the larger one of both ways to cut an
+axis, element by element.
+
 Scaling a point of G and unscaling it in B^T changes neither the algorithm nor this magnitude, so it follows
 from the interpolation points alone. The matrices are made here from the points, by Lagrange's formula, and
 not taken from the kernels that are to be judged.
@@ -19,6 +24,8 @@ Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 
 "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020.
 """
 
+import functools
+import itertools
 import math
 
 import numpy as np
@@ -69,11 +76,30 @@ def transforms(tile, r):
     return tuple(np.abs(matrix) for matrix in matrices(tile, r))
 
 
-def _tiles(plane, first, counts, m, width):
-    """(N, C, H, W) -> (N, C, th, tw, width, width): tile t, u begins at first + m * (t, u). Zeros outside."""
-    h, w = (
-        start + m * np.arange(count)[:, None] + np.arange(width) for start, count in zip(first, counts)
-    )
+class _Cut:
+    """Tiles of an axis: first output of each, and how many outputs it yields."""
+
+    def __init__(self, out, m, short):
+        count = -(-out // m)
+        self.lengths = np.repeat([m, m - 1], [count - short, short])
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.yields = np.arange(m) < self.lengths[:, None]
+        """(tiles, m): which outputs of a tile it yields."""
+
+
+def _cuts(out, m):
+    """Pairs of cuts of the two axes: of whole tiles, and of as many short ones as there can be."""
+    return itertools.product(*([_Cut(o, m, short) for short in {0, _most_short(o, m)}] for o in out))
+
+
+def _most_short(out, m):
+    count = -(-out // m)
+    return min(count, count * m - out)
+
+
+def _tiles(plane, first, cut, width):
+    """(N, C, H, W) -> (N, C, th, tw, width, width): tile t, u begins at first + its starts. Zeros outside."""
+    h, w = (start + axis.starts[:, None] + np.arange(width) for start, axis in zip(first, cut))
     H, W = plane.shape[-2:]
     h, w = (np.where((i >= 0) & (i < n), i, -1) for i, n in ((h, H), (w, W)))
     plane = np.pad(plane, [(0, 0), (0, 0), (0, 1), (0, 1)])  # what index -1 selects: a zero
@@ -88,24 +114,31 @@ def _points(matrix, tiles):
 def _correlation(x, w, first, out, tile):
     """The sum over c of x[n, g, c] correlated with w[g, k, c]: `out` outputs, the first at `first` of x."""
     (N, G, C), r = x.shape[:3], w.shape[-1]
-    m, counts = tile + 1 - r, [-(-o // (tile + 1 - r)) for o in out]
     BT, filters, AT = transforms(tile, r)
-    d = _points(BT, _tiles(x.reshape(N, G * C, *x.shape[3:]), first, counts, m, tile))
-    d = d.reshape(N, G, C, *counts, tile, tile)
-    y = _points(AT, np.einsum("gkcpq,ngctupq->ngktupq", _points(filters, w), d))
-    y = y.transpose(0, 1, 2, 3, 5, 4, 6).reshape(N, G, w.shape[1], counts[0] * m, counts[1] * m)
-    return y[..., : out[0], : out[1]]
+    found = []
+    for cut in _cuts(out, tile + 1 - r):
+        d = _points(BT, _tiles(x.reshape(N, G * C, *x.shape[3:]), first, cut, tile))
+        d = d.reshape(N, G, C, *d.shape[2:])
+        y = _points(AT, np.einsum("gkcpq,ngctupq->ngktupq", _points(filters, w), d))
+        h, w_ = (axis.yields for axis in cut)
+        y = y.transpose(0, 1, 2, 3, 5, 4, 6).reshape(N, G, w.shape[1], h.size, w_.size)
+        found.append(y[..., h.ravel(), :][..., w_.ravel()][..., : out[0], : out[1]])
+    return functools.reduce(np.maximum, found)
 
 
 def _outer(x, dy, r, tile):
     """The gradient with respect to w of the above, from position 0 on, and the length of its sums."""
-    (N, G, C), K = x.shape[:3], dy.shape[2]
-    m, counts = tile + 1 - r, [-(-o // (tile + 1 - r)) for o in dy.shape[-2:]]
+    (N, G, C), K, m = x.shape[:3], dy.shape[2], tile + 1 - r
     BT, filters, AT = transforms(tile, r)
-    d = _points(BT, _tiles(x.reshape(N, G * C, *x.shape[3:]), (0, 0), counts, m, tile))
-    e = _points(AT.T, _tiles(dy.reshape(N, G * K, *dy.shape[3:]), (0, 0), counts, m, m))
-    d, e = d.reshape(N, G, C, *d.shape[2:]), e.reshape(N, G, K, *e.shape[2:])
-    return _points(filters.T, np.einsum("ngktupq,ngctupq->gkcpq", e, d)), N * counts[0] * counts[1]
+    found = []
+    for cut in _cuts(dy.shape[-2:], m):
+        d = _points(BT, _tiles(x.reshape(N, G * C, *x.shape[3:]), (0, 0), cut, tile))
+        e = _tiles(dy.reshape(N, G * K, *dy.shape[3:]), (0, 0), cut, m)
+        h, w = (axis.yields for axis in cut)
+        e = _points(AT.T, e * h[:, None, :, None] * w[:, None, :])  # what a tile does not yield, it has no gradient of
+        d, e = d.reshape(N, G, C, *d.shape[2:]), e.reshape(N, G, K, *e.shape[2:])
+        found.append(_points(filters.T, np.einsum("ngktupq,ngctupq->gkcpq", e, d)))
+    return functools.reduce(np.maximum, found), N * len(h) * len(w)
 
 
 # ---- strides: a sum over phases, each of which is a convolution of stride 1; dilations: a map for every phase -
