@@ -150,6 +150,11 @@ def conv_backward_weight(dy, x, problem, algorithm):
     return _rounded(dweight, problem.dtype, *problem.weight_shape)
 
 
+def conv_backward_weight_bias(dy, x, problem, algorithm):
+    """Both gradients for which dy is read: (dweight, dbias)."""
+    return conv_backward_weight(dy, x, problem, algorithm), channel_sum(dy, int(problem.batched))
+
+
 @np.errstate(all="ignore")
 def channel_sum(dy, axis):
     """The sum over all axes but one: the gradient of a bias."""

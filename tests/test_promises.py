@@ -224,7 +224,7 @@ BATCHED = (  # per-sample shapes of x; samples straddle vectors, blocks and tile
     Loss("hinge", (BATCH, 33), reduction="none"),
     Columns((BATCH, 3, 5, 6), 3),
 )
-SUMMED = ("dweight", "dbias", "running_mean", "running_var")  # over the batch
+SUMMED = ("dweight", "dbias", "dbias alone", "running_mean", "running_var")  # over the batch
 
 
 def of_samples(case, inputs, samples):

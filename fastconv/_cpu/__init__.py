@@ -9,6 +9,7 @@ from .conv import (
     col2im,
     conv_backward_input,
     conv_backward_weight,
+    conv_backward_weight_bias,
     conv_forward,
     im2col,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "col2im",
     "conv_backward_input",
     "conv_backward_weight",
+    "conv_backward_weight_bias",
     "conv_forward",
     "dropout",
     "dropout_backward",

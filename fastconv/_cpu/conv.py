@@ -55,8 +55,14 @@ def conv_backward_input(dy, weight, bias, problem, algorithm):
 
 def conv_backward_weight(dy, x, problem, algorithm):
     dweight = empty(problem.weight_shape, problem.dtype)
-    _run("conv_backward_weight", problem, algorithm, dy, x, dweight)
+    _run("conv_backward_weight", problem, algorithm, dy, x, dweight, None)
     return dweight
+
+
+def conv_backward_weight_bias(dy, x, problem, algorithm):
+    dweight, dbias = empty(problem.weight_shape, problem.dtype), empty((problem.K,), problem.dtype)
+    _run("conv_backward_weight", problem, algorithm, dy, x, dweight, dbias)
+    return dweight, dbias
 
 
 def im2col(x, problem):
@@ -94,13 +100,13 @@ _backward_input = _forward  # of (dy, weight, bias, dx): the same arguments with
 
 
 def _backward_weight(kernel, *how):
-    """The same in the direction of dweight."""
+    """The same in the direction of dweight, and of dbias unless that is None."""
 
     def run(kernels, problem):
         compute, shape = getattr(kernels, kernel), _shape(kernels, problem)
 
-        def call(dy, x, dweight):
-            compute(dy, x, dweight, shape, _config.get_num_threads(), *how)
+        def call(dy, x, dweight, dbias):
+            compute(dy, x, dweight, dbias, shape, _config.get_num_threads(), *how)
 
         return call
 
@@ -260,7 +266,7 @@ def _im2col_backward_input(kernels, problem, dy, weight, bias, dx):
 
 
 @np.errstate(all="ignore")
-def _im2col_backward_weight(kernels, problem, dy, x, dweight):
+def _im2col_backward_weight(kernels, problem, dy, x, dweight, dbias):
     cols, rows = _columns(kernels, problem, x), _grouped(dy, problem, problem.K, math.prod(problem.out))
     w, threads = _weight_matrix(dweight, problem), _config.get_num_threads()
     part = empty(w.shape[1:], problem.dtype)
@@ -269,6 +275,8 @@ def _im2col_backward_weight(kernels, problem, dy, x, dweight):
         for g in range(problem.groups):
             kernels.matmul(rows[n, g], cols[n, g].T, None, part, threads)
             w[g] += part
+    if dbias is not None:
+        kernels.channel_sum(dy, dbias, int(problem.batched), threads)
 
 
 def _each_time(compute):

@@ -169,8 +169,11 @@ def _backward(ndim, op, dy, x, weight, options, output_mask, algorithm):
             _must_run(backend, f"{op}_input", problem, algorithm)
         if want_dweight:
             _must_run(backend, f"{op}_weight", problem, algorithm)
+    dx = backend.conv_backward_input(dy, weight, None, problem, algorithm) if want_dx else None
+    if want_dweight and want_dbias:  # dy need be read only once
+        return dx, *backend.conv_backward_weight_bias(dy, x, problem, algorithm)
     return (
-        backend.conv_backward_input(dy, weight, None, problem, algorithm) if want_dx else None,
+        dx,
         backend.conv_backward_weight(dy, x, problem, algorithm) if want_dweight else None,
         backend.channel_sum(dy, dy.ndim - ndim - 1) if want_dbias else None,
     )

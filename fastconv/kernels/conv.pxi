@@ -306,28 +306,31 @@ cdef void describe_outer(Outer *o, Tables t, Shape p, fc_source *dy, fc_source *
     set_grid(&o.grid, p.N, p.out, 0, 0, 0, 0)
 
 
-cdef object run_backward_weight(real *dweight, Shape p, fc_source *dy, fc_source *x, int direct, int threads):
+cdef object run_backward_weight(real *dweight, real *dbias, Shape p, fc_source *dy, fc_source *x, int direct, int threads):
     cdef Outer o
     cdef Tables t = Tables(p)
     cdef ix one[4 * 3]
     describe_outer(&o, t, p, dy, x, one)
     with nogil:
         if direct:
-            direct_outer(dweight, &o, threads)
+            direct_outer(dweight, dbias, &o, threads)
         else:
             outer(dweight, &o, threads)
 
 
-def conv_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads, bint direct=False):
-    """dweight = sum over samples and output positions of dy times the patch of x below it."""
+def conv_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, cnp.ndarray dbias, Shape shape, int threads, bint direct=False):
+    """dweight = sum over samples and output positions of dy times the patch of x below it; dbias, unless it is None, that of dy itself."""
     cdef fc_source source_y, source_x
     check_result(dweight)
+    check_bias(dbias, dweight, shape)
     make_source(&source_y, dy, shape, shape.K, shape.out, "dy")
     make_source(&source_x, x, shape, shape.C, shape.size, "x")
     if cnp.PyArray_TYPE(dweight) == cnp.NPY_FLOAT:
-        run_backward_weight(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, direct, threads)
+        run_backward_weight(<float *> cnp.PyArray_DATA(dweight), <float *> data_or_null(dbias), shape, &source_y, &source_x, direct, threads)
     else:
-        run_backward_weight(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, direct, threads)
+        run_backward_weight(<double *> cnp.PyArray_DATA(dweight), <double *> data_or_null(dbias), shape, &source_y, &source_x, direct, threads)
+    if dbias is not None and not direct:
+        channel_sum(dy, dbias, 1 if shape.batched else 0, threads)
 
 
 # ---- what a call would take

@@ -620,8 +620,8 @@ def depthwise_backward_input(cnp.ndarray dy, cnp.ndarray weight, cnp.ndarray bia
             depthwise_correlate(<double *> cnp.PyArray_DATA(dx), &d, &w, b, 0, threads)
 
 
-def depthwise_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads):
-    """dweight of a convolution with one channel in each group."""
+def depthwise_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, cnp.ndarray dbias, Shape shape, int threads):
+    """dweight of a convolution with one channel in each group, and dbias, unless it is None."""
     cdef fc_source source
     cdef Depthwise d
     cdef Slopes s
@@ -635,6 +635,9 @@ def depthwise_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight
             depthwise_slopes(<float *> cnp.PyArray_DATA(dweight), &d, &s, threads)
         else:
             depthwise_slopes(<double *> cnp.PyArray_DATA(dweight), &d, &s, threads)
+    if dbias is not None:
+        check_bias(dbias, dweight, shape)
+        channel_sum(dy, dbias, 1 if shape.batched else 0, threads)
 
 
 cdef size_t depthwise_bytes(real *tag, str direction, Shape p, int threads) except? 0:

@@ -378,6 +378,7 @@ cdef struct Inner:
     ix vectors          # in a full band
     ix columns, chunk, parts
     size_t sums
+    double *bias        # the sums of dy, [part][filter of all groups], or NULL
 
 
 cdef size_t plan_inner(real *tag, Outer *o, Inner *p, size_t *tables) noexcept nogil:
@@ -475,8 +476,12 @@ cdef void inner_task(real *sums, Outer *o, Inner *p, char *memory, ix part, ix g
     cdef ix bands = o.grid.samples * o.grid.od * p.bands.bands * p.bands.pieces, last = (part + 1) * bands // p.parts, id, k, first, m, n, v, across, pitch
     cdef const char *row
     cdef const char *place
+    cdef const real *staged
+    cdef double *bias = NULL
     cdef fc_run run, next_run
     cdef fc_ahead ahead
+    if p.bias != NULL:
+        bias = p.bias + (part * o.groups + g) * o.rows
     sums += g * o.rows * p.columns
     memset(sums, 0, o.rows * p.columns * sizeof(real))
     memset(lanes, 0, lanes_size * sizeof(real))
@@ -503,6 +508,9 @@ cdef void inner_task(real *sums, Outer *o, Inner *p, char *memory, ix part, ix g
                     stage_dy_f32(dy + k * dy_row, row, run.rows, o.dy.h, run.width, o.dy.w, o.dy.swap, pitch, n * vl)
                 else:
                     stage_dy_f64(dy + k * dy_row, row, run.rows, o.dy.h, run.width, o.dy.w, o.dy.swap, pitch, n * vl)
+                if bias != NULL:  # what is staged between rows is zeros
+                    staged = dy + k * dy_row
+                    add_rows(bias + first + k, &staged, 1, n * vl)
             if p.by_filters:
                 if real is float:
                     turn_f32(turned, dy, dy_row, m, n)
@@ -534,8 +542,8 @@ cdef void inner_task(real *sums, Outer *o, Inner *p, char *memory, ix part, ix g
             part_filters_f64(sums, lanes, o.rows, p.columns)
 
 
-cdef int direct_outer(real *dweight, Outer *o, int threads) except -1 nogil:
-    """The sum that `outer` computes."""
+cdef int direct_outer(real *dweight, real *dbias, Outer *o, int threads) except -1 nogil:
+    """The sum that `outer` computes, and that of dy."""
     cdef Inner p
     cdef size_t tables, per_thread = plan_inner(dweight, o, &p, &tables)
     cdef ix pixels = o.grid.samples * o.grid.od * o.grid.oh * o.grid.ow, task, i, size = p.sums // sizeof(real)
@@ -545,9 +553,11 @@ cdef int direct_outer(real *dweight, Outer *o, int threads) except -1 nogil:
         threads = 1
     p.parts = fewer_parts(p.parts, o.grid.samples * o.grid.od * p.bands.bands * p.bands.pieces,
                           <double> pixels * o.groups * o.rows * p.columns / vector_lanes(dweight))
+    tables += bias_bytes(p.parts, o.groups * o.rows)
     memory = <char *> take_scratch(p.sums * p.parts + tables + threads * per_thread + 64)
     sums = <const real *> memory
-    p.bands.reach = <ix *> (memory + p.sums * p.parts)
+    p.bias = begin_bias(dbias, memory + p.sums * p.parts, p.parts, o.groups * o.rows)
+    p.bands.reach = <ix *> (memory + p.sums * p.parts + bias_bytes(p.parts, o.groups * o.rows))
     tabulate_rows(p.bands.reach, o.channels, o.taps, p.bands.strip, o.tap_offset)
     if threads == 1:
         for task in range(p.parts * o.groups):
@@ -560,6 +570,7 @@ cdef int direct_outer(real *dweight, Outer *o, int threads) except -1 nogil:
         dweight[task] = sums[task]
         for i in range(1, p.parts):
             dweight[task] += sums[i * size + task]
+    join_bias(dbias, p.bias, p.parts, o.groups * o.rows)
     fc_scratch_give(memory)
     return 0
 
@@ -580,7 +591,7 @@ cdef size_t direct_bytes(real *tag, str direction, Shape p, int threads) except?
     if direction == "backward_weight":
         describe_outer(&o, t, p, &source, &source, one)
         per_thread = plan_inner(tag, &o, &inner, &tables)
-        return inner.sums * inner.parts + tables + threads * per_thread
+        return inner.sums * inner.parts + bias_bytes(inner.parts, o.groups * o.rows) + tables + threads * per_thread
     describe_forward(&c, t, p, &source, &w, NULL)
     if direction == "backward_input":
         largest_phase(&c, p)

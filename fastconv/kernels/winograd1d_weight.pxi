@@ -51,6 +51,7 @@ cdef struct LineOuter:
     ix source_span, x_plane        # elements from source to source, from point to point
     ix dy_span, dy_plane           # likewise from filter to filter
     ix ldc, u_plane, parts, sums   # of the sums: from filter to filter, from point to point, how many partial ones, elements of one
+    double *bias                   # the sums of dy, [part][filter of all groups], or NULL
     ix *reach                      # [columns] where a column's first row of points begins
     ix *to                         # [columns][r] where its taps go in dweight, or -1
     ix *valid                      # [pieces of a strip's row] values that outputs read of a piece beyond its width
@@ -136,7 +137,7 @@ cdef void plan_line_outer(real *tag, LineOuter *l, size_t *shared, size_t *table
     l.parts = 1
     while l.parts < 8 and l.parts * o.groups < 16 and 2 * l.parts * l.sums * <ix> sizeof(real) <= LINE_SUMS:
         l.parts *= 2
-    shared[0] = <size_t> (l.parts * l.sums) * sizeof(real)
+    shared[0] = <size_t> (l.parts * l.sums) * sizeof(real) + bias_bytes(l.parts, o.groups * o.rows)
     tables[0] = <size_t> padded(l.columns * (1 + l.r) + l.axis[2].pieces) * sizeof(ix)
     l.copied = padded(l.m * l.width)
     per_thread[0] = (<size_t> (l.bands.strip + l.copied + l.n * (l.x_plane + l.dy_plane)) * sizeof(real)
@@ -233,8 +234,8 @@ cdef const real *dy_row(real *copied, const char *data, fc_source *dy, ix width,
     return copied
 
 
-cdef void line_filter(real *points, real *copied, LineOuter *l, const fc_run *run, ix channel, ix line, ix pitch, bint in_place) noexcept nogil:
-    """One channel of dy of a band as rows of points, `pitch` apart."""
+cdef void line_filter(real *points, real *copied, LineOuter *l, const fc_run *run, ix channel, ix line, ix pitch, bint in_place, double *bias) noexcept nogil:
+    """One channel of dy of a band as rows of points, `pitch` apart; its values are added to *bias."""
     cdef fc_source *dy = &l.o.dy
     cdef const char *data = dy_rows(l.o, run, channel)
     cdef const real *from_row[8]
@@ -244,6 +245,7 @@ cdef void line_filter(real *points, real *copied, LineOuter *l, const fc_run *ru
             from_row[i] = NULL
             if t * l.height + i < run.rows:
                 from_row[i] = dy_row(copied + i * l.width, data + (t * l.height + i) * dy.h, dy, run.width, in_place)
+        add_rows(bias, from_row, smaller(l.height, run.rows - t * l.height), run.width)
         if l.along == 1:
             if real is float:
                 line_gradient_f32(points + (line + t) * pitch, l.dy_plane, from_row, run.width, l.n, l.m)
@@ -281,6 +283,7 @@ cdef void line_task(real *sums, LineOuter *l, char *memory, ix part, ix g) noexc
                           and dy.n % <ix> sizeof(real) == 0 and dy.c % <ix> sizeof(real) == 0 and dy.d % <ix> sizeof(real) == 0 and dy.h % <ix> sizeof(real) == 0)
     cdef fc_block block
     cdef fc_ahead ahead
+    cdef double *bias = NULL
     sums += g * l.n * l.u_plane
     memset(sums, 0, l.n * l.u_plane * sizeof(real))
     while id < last:
@@ -318,8 +321,10 @@ cdef void line_task(real *sums, LineOuter *l, char *memory, ix part, ix g) noexc
             k = smaller(o.rows - first, l.filters)
             for c in range(k):
                 t = 0
+                if l.bias != NULL:
+                    bias = l.bias + (part * o.groups + g) * o.rows + first + c
                 for i in range(runs):
-                    line_filter(E + c * l.dy_span, copied, l, &run[i], g * o.rows + first + c, t, pitch, in_place)
+                    line_filter(E + c * l.dy_span, copied, l, &run[i], g * o.rows + first + c, t, pitch, in_place, bias)
                     t += ceil_div(run[i].rows, l.height)
                 for point in range(l.n):  # the last vector may reach farther than the last row
                     end = E + point * l.dy_plane + c * l.dy_span + (line - 1) * pitch + across * vl
@@ -361,8 +366,8 @@ cdef void line_finish(real *dweight, real *sums, LineOuter *l, ix filter) noexce
         line_taps_f64(dweight, sums + at, l.u_plane, l.columns, l.to, l.n, l.m)
 
 
-cdef int line_outer(real *dweight, LineOuter *l, int threads) except -1 nogil:
-    """The sum that `outer` computes."""
+cdef int line_outer(real *dweight, real *dbias, LineOuter *l, int threads) except -1 nogil:
+    """The sum that `outer` computes, and that of dy."""
     cdef Outer *o = l.o
     cdef size_t shared, tables, per_thread
     cdef ix task, tasks, bands
@@ -372,6 +377,7 @@ cdef int line_outer(real *dweight, LineOuter *l, int threads) except -1 nogil:
     if 2.0 * o.grid.samples * o.grid.od * o.grid.oh * o.grid.ow * o.groups * o.rows * o.columns < SERIAL_FLOPS:
         threads = 1
     memory = <char *> take_scratch(shared + tables + threads * per_thread + 64)
+    l.bias = begin_bias(dbias, memory + l.parts * l.sums * sizeof(real), l.parts, o.groups * o.rows)
     bands = o.grid.samples * o.grid.od * l.bands.bands * l.bands.pieces
     l.parts = fewer_parts(l.parts, bands // l.bundle, <double> bands * l.n * o.groups * o.rows * l.columns * (l.vectors - 1) / l.bundle)
     if bands:  # blocks of about equal size
@@ -394,6 +400,7 @@ cdef int line_outer(real *dweight, LineOuter *l, int threads) except -1 nogil:
     else:
         for task in prange(o.groups * o.rows, num_threads=threads, schedule="static"):
             line_finish(dweight, <real *> memory, l, task)
+    join_bias(dbias, l.bias, l.parts, o.groups * o.rows)
     fc_scratch_give(memory)
     return 0
 
@@ -405,27 +412,28 @@ cdef void describe_line_outer(LineOuter *l, Outer *o, Tables t, Shape p, fc_sour
     l.n, l.m = tile, tile + 1 - l.r
 
 
-cdef object run_line_outer(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads, ix along, ix tile):
+cdef object run_line_outer(real *dweight, real *dbias, Shape p, fc_source *dy, fc_source *x, int threads, ix along, ix tile):
     cdef Outer o
     cdef LineOuter l
     cdef Tables t = Tables(p)
     cdef ix one[4 * 3]
     describe_line_outer(&l, &o, t, p, dy, x, one, along, tile)
     with nogil:
-        line_outer(dweight, &l, threads)
+        line_outer(dweight, dbias, &l, threads)
 
 
-def winograd1d_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads, ix along, ix tile):
+def winograd1d_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, cnp.ndarray dbias, Shape shape, int threads, ix along, ix tile):
     """`conv_backward_weight` for kernels of two to seven taps along axis 1 or 2, which is `along`, in every phase of the stride, not dilated there. `tile`: points; 6
     serve 2 to 5 taps, 8 serve 3 to 7."""
     cdef fc_source source_y, source_x
     check_result(dweight)
+    check_bias(dbias, dweight, shape)
     make_source(&source_y, dy, shape, shape.K, shape.out, "dy")
     make_source(&source_x, x, shape, shape.C, shape.size, "x")
     if cnp.PyArray_TYPE(dweight) == cnp.NPY_FLOAT:
-        run_line_outer(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads, along, tile)
+        run_line_outer(<float *> cnp.PyArray_DATA(dweight), <float *> data_or_null(dbias), shape, &source_y, &source_x, threads, along, tile)
     else:
-        run_line_outer(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads, along, tile)
+        run_line_outer(<double *> cnp.PyArray_DATA(dweight), <double *> data_or_null(dbias), shape, &source_y, &source_x, threads, along, tile)
 
 
 cdef size_t line_bytes(real *tag, Shape p, int threads, ix along, ix tile) except? 0:

@@ -6,9 +6,9 @@
 cdef extern from "native/kernels.h" nogil:
     const ix WINO_WIDE, WINO_PITCH
     void wino_lanes_f32(float *out, ix plane, float *work, const fc_source *s, const char *data, ix first, ix lanes, ix channels, const ix *h0, const ix *w0,
-                        const fc_tiles *g, ix p, ix last, int gradient)
+                        const fc_tiles *g, ix p, ix last, double *sums, int gradient)
     void wino_lanes_f64(double *out, ix plane, double *work, const fc_source *s, const char *data, ix first, ix lanes, ix channels, const ix *h0, const ix *w0,
-                        const fc_tiles *g, ix p, ix last, int gradient)
+                        const fc_tiles *g, ix p, ix last, double *sums, int gradient)
     void wino_weights_f32(float *dweight, ix lane_stride, ix lanes, const float *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
                           float *G, ix n, ix r)
     void wino_weights_f64(double *dweight, ix lane_stride, ix lanes, const double *dU, ix plane, ix phases, ix phase_step, ix taps, const ix *tap_index,
@@ -42,6 +42,7 @@ cdef struct WinogradOuter:
     ix chains, sums           # partial sums, and the elements of one
     ix own                    # elements of a thread's scratch, behind which its operands may lie
     ix count                  # tiles of a block, at most `block`: blocks are of nearly the same size
+    double *bias              # the sums of dy, [chain][filter of all groups], or NULL
 
 
 cdef ix deal_rows(WinogradOuter *w, ix rows) noexcept nogil:
@@ -75,7 +76,7 @@ cdef void plan_winograd_outer(real *tag, WinogradOuter *w, int threads, size_t *
     w.chains = CHAINS
     while w.chains > 1 and w.chains * w.sums * <ix> sizeof(real) > CHAIN_BYTES:
         w.chains //= 2
-    shared[0] = <size_t> (w.chains * w.sums) * sizeof(real)
+    shared[0] = <size_t> (w.chains * w.sums) * sizeof(real) + bias_bytes(w.chains, w.groups * w.rows)
     # turned rows of a vector of channels, or the taps of a vector of weights
     w.own = padded(vl * larger(w.tiles.n * WINO_PITCH + WINO_WIDE + vl, ceil_div(w.taps, vl) * vl))
     per_thread[0] = <size_t> w.own * sizeof(real)
@@ -87,24 +88,28 @@ cdef void plan_winograd_outer(real *tag, WinogradOuter *w, int threads, size_t *
         shared[0] += operands
 
 
-cdef void winograd_operand(real *out, Operand *o, WinogradOuter *w, bint gradient, ix g, ix vector, ix p, ix last, real *scratch) noexcept nogil:
-    """One vector of channels of dy, or of (phase, channel) of x, for tiles [p, last): out[point][tile][lane = channel]. Lanes past the last channel become zeros."""
+cdef void winograd_operand(real *out, Operand *o, WinogradOuter *w, bint gradient, ix g, ix vector, ix p, ix last, ix chain, real *scratch) noexcept nogil:
+    """One vector of channels of dy, or of (phase, channel) of x, for tiles [p, last): out[point][tile][lane = channel]. Lanes past the last channel become zeros.
+    Values of dy are added to the chain's sums for the bias."""
     cdef ix vl = vector_lanes(out), part = vector // o.vectors, first = vector % o.vectors * vl, lanes = smaller(vl, o.channels - first), zero = 0
     cdef const char *data
+    cdef double *sums = NULL
     out += vector * w.block * vl
     first += part * o.channels
     if gradient:
+        if w.bias != NULL:
+            sums = w.bias + (chain * w.groups + g) * w.rows + first
         data = w.dy.data + g * w.rows * w.dy.c
         if real is float:
-            wino_lanes_f32(out, o.plane, scratch, &w.dy, data, first, lanes, w.rows, &zero, &zero, &w.dy_tiles, p, last, 1)
+            wino_lanes_f32(out, o.plane, scratch, &w.dy, data, first, lanes, w.rows, &zero, &zero, &w.dy_tiles, p, last, sums, 1)
         else:
-            wino_lanes_f64(out, o.plane, scratch, &w.dy, data, first, lanes, w.rows, &zero, &zero, &w.dy_tiles, p, last, 1)
+            wino_lanes_f64(out, o.plane, scratch, &w.dy, data, first, lanes, w.rows, &zero, &zero, &w.dy_tiles, p, last, sums, 1)
     else:
         data = w.source.data + g * w.channels * w.source.c
         if real is float:
-            wino_lanes_f32(out, o.plane, scratch, &w.source, data, first, lanes, w.channels, w.phases.h, w.phases.w, &w.tiles, p, last, 0)
+            wino_lanes_f32(out, o.plane, scratch, &w.source, data, first, lanes, w.channels, w.phases.h, w.phases.w, &w.tiles, p, last, NULL, 0)
         else:
-            wino_lanes_f64(out, o.plane, scratch, &w.source, data, first, lanes, w.channels, w.phases.h, w.phases.w, &w.tiles, p, last, 0)
+            wino_lanes_f64(out, o.plane, scratch, &w.source, data, first, lanes, w.channels, w.phases.h, w.phases.w, &w.tiles, p, last, NULL, 0)
 
 
 cdef void winograd_sum(real *dU, const real *A, const real *B, WinogradOuter *w, ix point, ix p, ix tiles, ix first, ix last, int accumulate) noexcept nogil:
@@ -167,17 +172,17 @@ cdef void winograd_block_sums(real *dU, const real *A, const real *B, WinogradOu
                  smaller((rows + 1) * w.task_rows, w.a.channels), accumulate)
 
 
-cdef void winograd_chain(real *dU, WinogradOuter *w, ix g, ix first, ix last, real *scratch) noexcept nogil:
-    """The sums over tiles [first, last), by one thread."""
+cdef void winograd_chain(real *dU, WinogradOuter *w, ix g, ix chain, ix first, ix last, real *scratch) noexcept nogil:
+    """The sums over tiles [first, last) of a chain, by one thread."""
     cdef ix vl = vector_lanes(dU), p = first, count, task
     cdef real *A = scratch + w.own
     cdef real *B = A + w.points * w.a.plane
     while p < last:
         count = smaller(last - p, w.count)
         for task in range(w.a.vectors):
-            winograd_operand(A, &w.a, w, not w.turned, g, task, p, p + count, scratch)
+            winograd_operand(A, &w.a, w, not w.turned, g, task, p, p + count, chain, scratch)
         for task in range(w.columns // vl):
-            winograd_operand(B, &w.b, w, w.turned, g, task, p, p + count, scratch)
+            winograd_operand(B, &w.b, w, w.turned, g, task, p, p + count, chain, scratch)
         for task in range(w.points * w.row_blocks):
             winograd_block_sums(dU, A, B, w, p, count, task, p > first)
         p += count
@@ -191,7 +196,7 @@ cdef void winograd_join(real *dU, WinogradOuter *w, ix chains, ix first, ix last
             dU[i] += dU[chain * w.sums + i]
 
 
-cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 nogil:
+cdef int winograd_outer(real *dweight, real *dbias, WinogradOuter *w, int threads) except -1 nogil:
     """The tiles are cut into chains, as many as the problem says, each of which has a sum of its own. A thread takes a chain from the input to the products with
     nothing shared, if there is one for each; else all threads share the work of one chain after the other. The sums are the same."""
     cdef size_t shared, per_thread
@@ -203,12 +208,16 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
     cdef real *dU
     if tiles == 0:
         memset(dweight, 0, w.groups * w.rows * w.channels * w.taps * sizeof(real))
+        no_bias(dbias, w.groups * w.rows)
         return 0
     plan_winograd_outer(dweight, w, threads, &shared, &per_thread)
     memory = <char *> take_scratch(shared + threads * per_thread)
     scratch = memory + shared
     dU = <real *> memory
-    A = <real *> scratch + w.own if 1 < threads <= w.chains else dU + w.chains * w.sums
+    w.bias = begin_bias(dbias, dU + w.chains * w.sums, w.chains, w.groups * w.rows)
+    A = <real *> scratch + w.own
+    if not 1 < threads <= w.chains:
+        A = dU + w.chains * w.sums + bias_bytes(w.chains, w.groups * w.rows) // sizeof(real)
     B = A + w.points * w.a.plane
     chains = w.chains
     while chains > 1 and tiles < chains * chains * CHAIN_TILES:
@@ -225,7 +234,7 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
     for g in range(w.groups):
         if 1 < threads <= chains:
             for chain in prange(chains, num_threads=threads, schedule="dynamic"):
-                winograd_chain(dU + chain * w.sums, w, g, chain * length, smaller((chain + 1) * length, tiles), <real *> (scratch + threadid() * per_thread))
+                winograd_chain(dU + chain * w.sums, w, g, chain, chain * length, smaller((chain + 1) * length, tiles), <real *> (scratch + threadid() * per_thread))
         else:
             for chain in range(chains):
                 first, last = chain * length, smaller((chain + 1) * length, tiles)
@@ -233,9 +242,10 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
                     count = smaller(last - first, w.count)
                     for task in prange(w.a.vectors + w.columns // vl, num_threads=threads, schedule="dynamic"):
                         if task < w.a.vectors:
-                            winograd_operand(A, &w.a, w, not w.turned, g, task, first, first + count, <real *> (scratch + threadid() * per_thread))
+                            winograd_operand(A, &w.a, w, not w.turned, g, task, first, first + count, chain, <real *> (scratch + threadid() * per_thread))
                         else:
-                            winograd_operand(B, &w.b, w, w.turned, g, task - w.a.vectors, first, first + count, <real *> (scratch + threadid() * per_thread))
+                            winograd_operand(B, &w.b, w, w.turned, g, task - w.a.vectors, first, first + count, chain,
+                                             <real *> (scratch + threadid() * per_thread))
                     if w.turned or chains > 1 or first + count < tiles:
                         for task in prange(w.points * w.row_blocks, num_threads=threads, schedule="dynamic"):
                             winograd_block_sums(dU + chain * w.sums, A, B, w, first, count, task, first > chain * length)
@@ -257,6 +267,7 @@ cdef int winograd_outer(real *dweight, WinogradOuter *w, int threads) except -1 
             for task in prange(w.row_blocks, num_threads=threads, schedule="static"):
                 winograd_join(dU, w, chains, task * own, (task + 1) * own)
                 winograd_row_taps(dweight, dU + task * own, w, g, task, <real *> (scratch + threadid() * per_thread))
+    join_bias(dbias, w.bias, chains, w.groups * w.rows)
     fc_scratch_give(memory)
     return 0
 
@@ -285,25 +296,27 @@ cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source
     make_axis(&w.dy_tiles.w, t, p.out[2], 0, g.pw, 1, 0)
 
 
-cdef object run_winograd_outer(real *dweight, Shape p, fc_source *dy, fc_source *x, int threads, ix tile, ix short_h, ix short_w):
+cdef object run_winograd_outer(real *dweight, real *dbias, Shape p, fc_source *dy, fc_source *x, int threads, ix tile, ix short_h, ix short_w):
     cdef WinogradOuter w
     cdef Tables t = Tables(p)
     describe_winograd_outer(&w, t, p, dy, x, tile, short_h, short_w)
     with nogil:
-        winograd_outer(dweight, &w, threads)
+        winograd_outer(dweight, dbias, &w, threads)
 
 
-def winograd_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, Shape shape, int threads, ix tile, ix short_h, ix short_w):
+def winograd_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, cnp.ndarray dbias, Shape shape, int threads, ix tile, ix short_h,
+                             ix short_w):
     """`conv_backward_weight` for 2-d kernels; strided or dilated, not both. `tile`: points along an axis of it; 6 serve 2 to 5 taps an axis in every phase of the
     stride, 8 serve 3 to 7. short_h, short_w: how many of the tiles down a map and across it are short, no more than hang over its end."""
     cdef fc_source source_y, source_x
     check_result(dweight)
+    check_bias(dbias, dweight, shape)
     make_source(&source_y, dy, shape, shape.K, shape.out, "dy")
     make_source(&source_x, x, shape, shape.C, shape.size, "x")
     if cnp.PyArray_TYPE(dweight) == cnp.NPY_FLOAT:
-        run_winograd_outer(<float *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads, tile, short_h, short_w)
+        run_winograd_outer(<float *> cnp.PyArray_DATA(dweight), <float *> data_or_null(dbias), shape, &source_y, &source_x, threads, tile, short_h, short_w)
     else:
-        run_winograd_outer(<double *> cnp.PyArray_DATA(dweight), shape, &source_y, &source_x, threads, tile, short_h, short_w)
+        run_winograd_outer(<double *> cnp.PyArray_DATA(dweight), <double *> data_or_null(dbias), shape, &source_y, &source_x, threads, tile, short_h, short_w)
 
 
 cdef size_t winograd_bytes(real *tag, str direction, Shape p, int threads, ix tile) except? 0:

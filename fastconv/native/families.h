@@ -9,6 +9,7 @@
 #include "pack.h"
 #include "vmath.h"
 #include "elementwise.h"
+#include "bias.h"
 #include "correlate.h"
 #include "direct.h"
 #include "depthwise.h"

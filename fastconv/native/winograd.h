@@ -296,10 +296,11 @@ static void NAME(wino_turn_row)(REAL *R, REAL *block, REAL *line, const fc_sourc
     }
 }
 
-/* Tiles [p, last) of a vector of channels: out[point][tile][lane], points `plane` apart; of x, or of dy (gradient). Rows are turned first, so that tiles lie where their
- * columns do and need not be taken apart. Of what a short tile does not yield the gradient is zero to it. work: n * WINO_PITCH vectors of turned rows, WINO_WIDE of staged ones, VL more. */
-INLINE void NAME(wino_lanes_body)(REAL *out, ix plane, REAL *work, const fc_source *s, fc_lanes *parts, ix count, const fc_tiles *g, ix p, ix last, const int gradient,
-                                  const ix n, const ix m)
+/* Tiles [p, last) of a vector of channels: out[point][tile][lane], points `plane` apart; of x, or of dy (gradient), whose values are then added to `sums`, unless that is
+ * NULL. Rows are turned first, so that tiles lie where their columns do and need not be taken apart. Of what a short tile does not yield the gradient is zero to it.
+ * work: n * WINO_PITCH vectors of turned rows, WINO_WIDE of staged ones, VL more. */
+INLINE void NAME(wino_lanes_body)(REAL *out, ix plane, REAL *work, const fc_source *s, fc_lanes *parts, ix count, const fc_tiles *g, ix p, ix last, double *sums,
+                                  const int gradient, const ix n, const ix m)
 {
     const ix inputs = gradient ? m : n, most = (WINO_WIDE - inputs) / m + 1;
     const int direct = s->w == (ix)sizeof(REAL) && !s->swap && g->w.step == 1 && g->w.mode == FC_ZEROS && (uintptr_t)parts->data % sizeof(REAL) == 0 &&
@@ -330,13 +331,17 @@ INLINE void NAME(wino_lanes_body)(REAL *out, ix plane, REAL *work, const fc_sour
         const ix given = gradient ? down : inputs, given_across = gradient ? across : inputs;
         if (given < inputs) memset(row[given], 0, columns * VL * sizeof(REAL));
         for (; i < given; i++) NAME(wino_turn_row)(row[i], block, line, s, g, parts, count, &r, r.row + i, columns, ahead, direct);
+        V total[2] = {{0}};
         for (ix tile = 0; tile < r.len; tile++, out += VL) {
             V half[WINO_MAX * WINO_MAX], d[WINO_MAX], t[WINO_MAX];
             for (ix k = 0; k < inputs; k++) {
                 UNROLL for (ix j = 0; j < inputs; j++) d[j] = *(const V *)(row[k] + (tile * across + j) * VL);
                 if (given_across < inputs) d[inputs - 1] = (V){0};
-                if (gradient) NAME(wino_output_points)(d, t, m, n);
-                else NAME(wino_input_points)(d, t, n);
+                if (gradient) {
+                    UNROLL for (ix j = 0; j < inputs; j++) total[j % 2] += d[j];
+                    NAME(wino_output_points)(d, t, m, n);
+                } else
+                    NAME(wino_input_points)(d, t, n);
                 UNROLL for (ix j = 0; j < n; j++) half[k * n + j] = t[j];
             }
             for (ix j = 0; j < n; j++) {
@@ -350,6 +355,8 @@ INLINE void NAME(wino_lanes_body)(REAL *out, ix plane, REAL *work, const fc_sour
                 }
             }
         }
+        if (gradient && sums)
+            for (ix lane = 0; lane < parts->lanes; lane++) sums[lane] += total[0][lane] + total[1][lane];
         above = r;
         p += r.len;
     }
@@ -357,7 +364,7 @@ INLINE void NAME(wino_lanes_body)(REAL *out, ix plane, REAL *work, const fc_sour
 
 /* Channels [first, first + lanes) of all (phase, channel), `channels` to a phase, of which h0 and w0 are the first source indices. */
 static void NAME(wino_lanes)(REAL *out, ix plane, REAL *work, const fc_source *s, const char *data, ix first, ix lanes, ix channels, const ix *h0, const ix *w0,
-                             const fc_tiles *g, ix p, ix last, int gradient)
+                             const fc_tiles *g, ix p, ix last, double *sums, int gradient)
 {
     fc_lanes parts[VL];
     ix count = 0;
@@ -372,9 +379,9 @@ static void NAME(wino_lanes)(REAL *out, ix plane, REAL *work, const fc_source *s
         lanes -= part->lanes;
     }
     if (gradient) {
-        WINO_EVERY_TILE(g->n, g->m, NAME(wino_lanes_body), out, plane, work, s, parts, count, g, p, last, 1);
+        WINO_EVERY_TILE(g->n, g->m, NAME(wino_lanes_body), out, plane, work, s, parts, count, g, p, last, sums, 1);
     } else
-        WINO_EVERY_TILE(g->n, g->m, NAME(wino_lanes_body), out, plane, work, s, parts, count, g, p, last, 0);
+        WINO_EVERY_TILE(g->n, g->m, NAME(wino_lanes_body), out, plane, work, s, parts, count, g, p, last, NULL, 0);
 }
 
 /* One filter as it lies in memory, for the sums that are done directly: taps [phase][r*r], -1 where a phase has none. */

@@ -13,6 +13,7 @@ from ..simple import conv as simple
 from ..simple import dense
 from . import half
 from .algorithms import TABLES, Algorithm
+from .norm import sum_channels
 
 
 def five_axes(array, problem):
@@ -61,6 +62,16 @@ def conv_backward_weight(dy, x, problem, algorithm):
     arrays = five_axes(dy, problem), five_axes(x, problem), weight_axes(dweight, problem)
     _run("conv_backward_weight", problem, algorithm, call, *arrays)
     return dweight.owner
+
+
+def conv_backward_weight_bias(dy, x, problem, algorithm):
+    call = Call(problem.op, dy, x)
+    dy, x = call.arrays
+    dweight, dbias = call.empty(problem.weight_shape, problem.dtype), call.empty((problem.K,), problem.dtype)
+    arrays = five_axes(dy, problem), five_axes(x, problem), weight_axes(dweight, problem)
+    _run("conv_backward_weight", problem, algorithm, call, *arrays)
+    sum_channels(call, dy, int(problem.batched), dbias)
+    return dweight.owner, dbias.owner
 
 
 def im2col(x, problem):

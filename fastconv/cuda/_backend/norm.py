@@ -17,10 +17,15 @@ def channel_sum(dy, axis):
     call = Call("channel_sum", dy)
     (dy,) = call.arrays
     total = call.empty((dy.shape[axis],), dy.dtype)
-    x = _three_axes(call, dy, axis)
+    sum_channels(call, dy, axis, total)
+    return total.owner
+
+
+def sum_channels(call, array, axis, total):
+    """total = the sums of the array over all axes but one."""
+    x = _three_axes(call, array, axis)
     if not fast.done(call, normalisation.channel_sum(fast.word(x), *x.shape), x=x, y=total):
         reduce.channels(call, x, total)
-    return total.owner
 
 
 def _three_axes(call, array, axis=1):
