@@ -10,8 +10,8 @@ TILES = {"winograd8": 8, "winograd": 6}
 """Points of Winograd's tiles along an axis. More of them save more multiplications, and amplify rounding
 errors more."""
 
-ROW = 60  # a vector of tiles is taken from a row and transformed along it, in vectors multiplied
-PIECE = 12  # a piece of a row of outputs is put where it belongs
+COLUMNS = 32  # a vector of columns of a row of tiles is transformed, in vectors multiplied
+LINE = 26  # a line of a source or a result is read or written a second time, since rows fall into pieces
 BLOCK = 100  # so many columns of as many channels as a vector has lanes are turned
 WORTH = 0.98  # of the time, from which on short tiles are taken
 
@@ -83,10 +83,16 @@ def _rough(problem, direction, tile, short):
         [(n, m) for n, m in ((count - few, outputs), (few, outputs - 1)) if n] for count, few in zip(counts, short)
     )
     points = math.prod(tile * count - few for count, few in zip(counts, short))
-    rows = sum(n * m + tile - m for n, m in down)
+    vectors = sum(-(-((n - 1) * m + tile) // lanes) for n, m in across)  # of columns that a row of tiles reads
     if direction == "backward_weight":  # channels are lanes
-        blocks = sum(-(-((n - 1) * m + tile) // lanes) for n, m in across)
-        return points * source * results / lanes + rows * blocks * BLOCK * (source + results) / lanes
-    vectors = sum(-(-n // lanes) for n, _ in across)
-    taken = source * (points * results / lanes + rows * vectors * ROW)
-    return taken + results * maps[0] * len(across) * PIECE
+        rows = sum(n * m + tile - m for n, m in down)
+        taken = points * source * results / lanes + rows * vectors * BLOCK * (source + results) / lanes
+    else:
+        taken = source * (points * results / lanes + counts[0] * vectors * COLUMNS)
+    return taken + (source + results) * _lines(maps, across, problem.dtype.itemsize) * LINE
+
+
+def _lines(maps, across, itemsize):
+    """Lines of memory in which the pieces of a map lie: of some outputs across each, of all rows."""
+    plane = math.prod(maps) * itemsize / VECTOR + 1  # narrow rows share them
+    return sum(min(plane, maps[0] * ((n * m - 1) * itemsize / VECTOR + 1)) for n, m in across)

@@ -88,12 +88,12 @@ cdef inline ix unaliased(ix elements) noexcept nogil:
 
 
 cdef inline ix points_scratch(const fc_tiles *g) noexcept nogil:
-    """Elements of the half transformed rows of up to WINO_TILES tiles."""
-    return g.n * g.n * WINO_SPAN
+    """Elements of up to WINO_TILES tiles transformed along columns."""
+    return g.n * WINO_SPAN
 
 
 cdef inline ix transform_scratch(const fc_tiles *g, ix tiles, ix vl) noexcept nogil:
-    """The same and behind it the staged rows of a tile row."""
+    """The same and behind it the staged rows of a run of tiles."""
     return points_scratch(g) + g.n * ((tiles + vl) * WINO_OUTPUTS + 8)
 
 
@@ -113,7 +113,7 @@ cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thre
     w.own_plane = unaliased(w.virtual_channels * w.own_tiles)
     w.private = w.points * w.own_plane * <ix> sizeof(real) <= WINO_OWN_BYTES
     shared[0] = <size_t> (w.points * (w.u_plane + w.v_plane)) * sizeof(real)
-    # a task of the input transform holds rows of points and a staged row; one of the output transform the products and two strips
+    # a task of the input transform holds rows of points and staged rows; one of the output transform the products and two strips
     row = (w.block + vl) * w.tiles.m + 16
     task = transform_scratch(&w.tiles, w.block, vl)
     if w.points * w.m_plane + 2 * w.tiles.m * row > task:

@@ -91,41 +91,41 @@ static inline fc_tile_run fc_tile_row(const fc_tiles *g, ix p, ix last)
 }
 
 #define WINO_RUNS 97 /* one more than the tiles, and so runs, that are transformed at a time */
-#define WINO_SPAN 240 /* from one row of points to the next: room for a row of tiles in front and a vector behind; an odd number of cache lines */
+#define WINO_SPAN 1584 /* columns that these read at most, every run's in whole vectors, and a vector behind: an odd number of cache lines */
 #define FC_NO_ROW PTRDIFF_MIN
-/* A run as all channels share it: its class, its first tile counted from the block's, its tiles, the source rows that are transformed for it, the runs above it that wait
- * for them, columns [low, high) of `columns` that lie in the source, its first one, and where rows begin. */
-typedef struct { const fc_tile_class *of; ix at, len, rows, above, low, high, columns, start, offset[WINO_MAX]; } fc_tile_rows;
+/* A run as all channels share it: columns [low, high) of `columns` lie in the source, whose first one and rows begin there, and in the block's rows `place`; of the rows
+ * `kept` are the last ones of the run before. */
+typedef struct { ix low, high, columns, start, place, kept, offset[WINO_MAX]; } fc_tile_rows;
 
-/* The runs of tiles [p, last). The run below is given one's last rows if it belongs to the same sample and covers the same columns. `size`: bytes of an element if rows
- * are read in place, whose offsets then are those of their first column; else 0. */
-static ix fc_find_tile_rows(fc_tile_rows *r, const fc_source *s, const fc_tiles *g, ix h0, ix w0, ix p, ix last, ix size)
+/* The runs of tiles [p, last), and where in the block's rows each tile begins. Returns the elements of such a row. `size`: bytes of an element if rows of the source are
+ * read in place, whose offsets then are those of their first column; else 0. lanes: of a vector. */
+static ix fc_find_tile_rows(fc_tile_rows *r, ix *count, ix *begins, const fc_source *s, const fc_tiles *g, ix h0, ix w0, ix p, ix last, ix size, ix lanes)
 {
-    const ix first = p, inputs = g->n;
-    ix above = 0, count = 0;
-    for (; p < last; r++, count++) {
-        fc_tile_run run = fc_tile_row(g, p, last);
-        const int gives = run.ty + 1 < run.of->th && last - (p + run.len) >= run.tx + run.len;
-        r->of = run.of;
-        r->at = p - first;
-        r->len = run.len;
-        r->rows = gives ? run.of->mh : inputs;
-        r->above = above;
+    fc_tile_run above = {-1};
+    ix width = 0, tiles = 0;
+    for (*count = 0; p < last; r++, ++*count) {
+        const fc_tile_run run = fc_tile_row(g, p, last);
+        const int below = run.of == above.of && run.n == above.n && run.h == above.h && run.w == above.w && run.ty == above.ty + 1 && run.tx == above.tx && run.len <= above.len;
+        r->kept = below ? g->n - run.of->mh : 0;
+        r->place = width;
         r->start = run.column * g->w.step + w0 + run.w;
         r->low = 0;
-        r->high = r->columns = (run.len - 1) * run.of->mw + inputs;
+        r->high = r->columns = (run.len - 1) * run.of->mw + g->n;
         if (size) {
             r->low = FC_MIN(FC_MAX(-r->start, 0), r->columns);
             r->high = FC_MAX(FC_MIN(g->w.size - r->start, r->columns), r->low);
         }
-        for (ix i = 0; i < r->rows; i++) {
+        for (ix i = 0; i < g->n; i++) {
             ix h = fc_source_index(&g->h, (run.row + i) * g->h.step + h0 + run.h);
             r->offset[i] = h < 0 ? FC_NO_ROW : run.n * s->n + h * s->h + r->start * size;
         }
-        above = gives ? above + 1 : 0;
+        for (ix i = 0; i < run.len; i++) begins[tiles++] = width + i * run.of->mw;
+        width += (r->columns + lanes - 1) / lanes * lanes;
         p += run.len;
+        above = run;
     }
-    return count;
+    for (; tiles % lanes; tiles++) begins[tiles] = 0;
+    return (width + WINO_MAX + 31) / 32 * 32 + 16;
 }
 
 /* Where the outputs of a run go: rows [first, last) and columns [low, high) of its tiles have a place in the destination, the first of them at `to` of a channel. */
@@ -178,67 +178,60 @@ static void NAME(wino_filter)(REAL *U, ix step, ix plane, const REAL *taps, ix c
     WINO_EVERY_TILE(n, n + 1 - r, NAME(wino_filter_body), U, step, plane, taps, channels);
 }
 
-/* The points along source rows for the tiles of a run, m columns apart, `count` rows (NULL: one of zeros), each stored at every place that needs it: row i of this run
- * is row i + `down` of the run above, if that waits for it, which lies `back` elements before. */
-INLINE void NAME(wino_rows)(REAL *to, ix back, ix down, ix above, const REAL *const *row, ix count, ix low, ix high, ix len, ix next, const ix n, const ix m)
+/* The points along the columns of a run of tiles, lanes: n source rows (NULL: one of zeros) to n rows of points, `pitch` apart. `next` leads to the next channel. */
+INLINE void NAME(wino_columns)(REAL *to, ix pitch, const REAL *const *row, ix low, ix high, ix columns, ix next, const ix n)
 {
-    /* What spills over the end of a run is overwritten by the next run; what spills over that of the one above, where this one begins, by this one's first vector. */
-    for (ix q = (len - 1) / VL * VL; q >= 0; q -= VL) {
-        NAME(span) span[WINO_MAX];
-        UNROLL for (ix j = 0; j < WINO_COLUMNS(m, n); j++) span[j] = NAME(span_between)(low - q * m - j * VL, high - q * m - j * VL);
-        for (ix i = 0; i < count; i++) {
-            V d[WINO_MAX], t[WINO_MAX];
-            if (row[i]) {
-                /* the next channel's row: each is read once, and the processor does not foresee the leap */
-                const REAL *from = row[i] + q * m;
-                const char *ahead = (const char *)from + next;
-                UNROLL for (ix j = 0; j < m; j++) __builtin_prefetch(ahead + j * VBYTES);
-                NAME(split_spans)(from, span, d, m, n);
-                NAME(wino_input_points)(d, t, n);
-            } else UNROLL for (ix j = 0; j < n; j++) t[j] = (V){0};
-            REAL *at = to + i * n * WINO_SPAN + q;
-            UNROLL for (ix j = 0; j < n; j++) STORE(at + j * WINO_SPAN, t[j]);
-            for (ix k = above, of_it = i + down; k > 0 && of_it < n; k--, of_it += down) {
-                at -= back;
-                UNROLL for (ix j = 0; j < n; j++) STORE(at + j * WINO_SPAN, t[j]);
-            }
+    for (ix q = 0; q < columns; q += VL) {
+        V d[WINO_MAX], t[WINO_MAX];
+        const NAME(span) span = NAME(span_between)(low - q, high - q);
+        UNROLL for (ix i = 0; i < n; i++)
+        {
+            d[i] = (V){0};
+            if (!row[i]) continue;
+            __builtin_prefetch((const char *)(row[i] + q) + next); /* each is read once, and the processor does not foresee the leap */
+            d[i] = NAME(columns)(row[i] + q, span);
         }
+        NAME(wino_input_points)(d, t, n);
+        UNROLL for (ix i = 0; i < n; i++) STORE(to + i * pitch + q, t[i]);
     }
 }
 
-/* Tiles [p, last) of channels -> n * n numbers a tile: first along rows into T (n rows of n points, WINO_SPAN apart), then along columns into
- * out + (channel)*step + (point)*plane + (vector)*group. h0, w0: the phase's first source indices. Rows that lie together are read in place, others are staged in `rows`. The last n - m rows of a tile are the first of the tile below (if n - m > m,
- * of more than one): they are transformed once and stored for all. */
+/* Tiles [first, last) of channels -> n * n numbers a tile: first along columns, where lanes are columns of the source, into T (n rows of all that the tiles read); then along
+ * rows, where lanes are tiles, wherever they lie, into out + (channel)*step + (point)*plane + (vector)*group. h0, w0: the phase's first source indices. Rows that lie
+ * together are read in place, others are staged in `rows`. */
 INLINE void NAME(wino_input_body)(REAL *restrict out, ix step, ix plane, ix group, REAL *restrict T, REAL *restrict rows, const fc_source *s, const char *channel,
-                                  ix channels, const fc_tiles *g, ix h0, ix w0, const ix first, const ix last, const ix n, const ix m)
+                                  ix channels, const fc_tiles *g, ix h0, ix w0, const ix first, const ix last, const ix n)
 {
-    const ix tiles = last - first, begun = fc_tile_row(g, first, last).of->tw, margin = begun < tiles ? begun : 0;
-    const ix pitch = (tiles + VL) * m + 8;
+    const ix tiles = last - first, staged = (tiles + VL) * g->m + 8;
     const int direct = s->w == (ix)sizeof(REAL) && !s->swap && g->w.step == 1 && g->w.mode == FC_ZEROS && (uintptr_t)channel % sizeof(REAL) == 0 &&
                        s->h % (ix)sizeof(REAL) == 0 && s->n % (ix)sizeof(REAL) == 0 && s->c % (ix)sizeof(REAL) == 0;
     fc_tile_rows runs[WINO_RUNS];
-    const ix count = fc_find_tile_rows(runs, s, g, h0, w0, first, last, direct ? (ix)sizeof(REAL) : 0);
-    T += margin;
+    ix count, begins[WINO_RUNS + VL];
+    const ix pitch = fc_find_tile_rows(runs, &count, begins, s, g, h0, w0, first, last, direct ? (ix)sizeof(REAL) : 0, VL);
+    REAL *stage[WINO_MAX];
+    for (ix i = 0; i < n; i++) stage[i] = rows + i * staged;
     for (ix c = 0; c < channels; c++, channel += s->c, out += step) {
         for (const fc_tile_rows *r = runs; r < runs + count; r++) {
             const REAL *row[WINO_MAX];
-            for (ix i = 0; i < r->rows; i++) {
-                row[i] = r->offset[i] == FC_NO_ROW ? NULL : (const REAL *)(channel + r->offset[i]);
-                if (direct || !row[i]) continue;
-                NAME(stage_row)(rows + i * pitch, (const char *)row[i], &g->w, r->start, r->columns, s->w, s->swap);
-                row[i] = rows + i * pitch;
+            for (ix i = 0; i < n; i++) row[i] = r->offset[i] == FC_NO_ROW ? NULL : (const REAL *)(channel + r->offset[i]);
+            if (!direct) {
+                REAL *old[WINO_MAX];
+                memcpy(old, stage, sizeof(old));
+                for (ix i = 0; i < n; i++) {
+                    stage[i] = old[(i + n - r->kept) % n];
+                    if (row[i] && i >= r->kept) NAME(stage_row)(stage[i], (const char *)row[i], &g->w, r->start, r->columns, s->w, s->swap);
+                    if (row[i]) row[i] = stage[i];
+                }
             }
-            const ix down = r->of->mh, back = r->of->tw - down * n * WINO_SPAN, next = direct ? s->c : 0;
-            if (r->of->mw == m) NAME(wino_rows)(T + r->at, back, down, r->above, row, r->rows, r->low, r->high, r->len, next, n, m);
-            else NAME(wino_rows)(T + r->at, back, down, r->above, row, r->rows, r->low, r->high, r->len, next, n, m - 1);
+            NAME(wino_columns)(T + r->place, pitch, row, r->low, r->high, r->columns, direct ? s->c : 0, n);
         }
         REAL *to = out;
         for (ix q = 0; q < tiles; q += VL, to += group)
-            for (ix j = 0; j < n; j++) {
+            for (ix i = 0; i < n; i++) {
                 V d[WINO_MAX], t[WINO_MAX];
-                UNROLL for (ix i = 0; i < n; i++) d[i] = LOAD(T + (i * n + j) * WINO_SPAN + q);
+                NAME(gather_tiles)(T + i * pitch, begins + q, d, n);
                 NAME(wino_input_points)(d, t, n);
-                UNROLL for (ix i = 0; i < n; i++) *(V *)(to + (i * n + j) * plane) = t[i];
+                UNROLL for (ix j = 0; j < n; j++) *(V *)(to + (i * n + j) * plane) = t[j];
             }
     }
 }
@@ -246,7 +239,8 @@ INLINE void NAME(wino_input_body)(REAL *restrict out, ix step, ix plane, ix grou
 static void NAME(wino_input)(REAL *out, ix step, ix plane, ix group, REAL *T, REAL *row, const fc_source *s, const char *channel, ix channels, const fc_tiles *g,
                              ix h0, ix w0, ix p, ix last)
 {
-    WINO_EVERY_TILE(g->n, g->m, NAME(wino_input_body), out, step, plane, group, T, row, s, channel, channels, g, h0, w0, p, last);
+    if (g->n == 6) NAME(wino_input_body)(out, step, plane, group, T, row, s, channel, channels, g, h0, w0, p, last, 6);
+    else NAME(wino_input_body)(out, step, plane, group, T, row, s, channel, channels, g, h0, w0, p, last, 8);
 }
 
 /* ---- gradient of the weights: channels are the lanes -------------------------------------------------------------------------------------------------- */

@@ -106,6 +106,46 @@ INLINE void NAME(split_tiles)(const REAL *row, ix j, ix low, ix high, V *d, cons
     NAME(split_spans)(row + j, span, d, m, n);
 }
 
+/* One step of turning `size` lanes of as many vectors: blocks of `step` lanes and `step` vectors change places. */
+INLINE void NAME(turn_step)(V *v, const ix size, const ix step)
+{
+    M low, high;
+    UNROLL for (int l = 0; l < (int)VL; l++)
+    {
+        low[l] = (INT)(l & step ? VL + l - step : l);
+        high[l] = (INT)(l & step ? VL + l : l + step);
+    }
+    UNROLL for (ix k = 0; k < size; k++)
+    {
+        if (k & step) continue;
+        const V a = v[k], b = v[k + step];
+        v[k] = NAME(shuffle)(a, b, low);
+        v[k + step] = NAME(shuffle)(a, b, high);
+    }
+}
+
+/* The inputs j = 0..n-1 of VL tiles that begin anywhere: d[j] = row[begins[lane] + j]. Eight elements of each are read. */
+INLINE void NAME(gather_tiles)(const REAL *row, const ix *begins, V *d, const ix n)
+{
+    const ix size = FC_MIN(VL, WINO_MAX);
+    UNROLL for (ix j = 0; j < n; j += size)
+    {
+        V *v = d + j;
+        UNROLL for (ix k = 0; k < size; k++)
+        {
+#if VBYTES == 64 && REAL_BYTES == 4 /* the other half of the tiles is in the other half of the vectors */
+            const __m256 below = _mm256_loadu_ps(row + begins[k]), above = _mm256_loadu_ps(row + begins[k + WINO_MAX]);
+            v[k] = (V)_mm512_insertf32x8(_mm512_castps256_ps512(below), above, 1);
+#else
+            v[k] = LOAD(row + begins[k] + j);
+#endif
+        }
+        NAME(turn_step)(v, size, 1);
+        if (size > 2) NAME(turn_step)(v, size, 2);
+        if (size > 4) NAME(turn_step)(v, size, 4);
+    }
+}
+
 /* The other way: outputs of VL tiles, m a tile, one behind the other. */
 INLINE void NAME(join_tiles)(REAL *row, const V *y, const ix m)
 {
