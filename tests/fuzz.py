@@ -1,8 +1,10 @@
 """Random problems and random nonsense, for as long as one likes:  python tests/fuzz.py --seconds 60
 
-Two kinds of turns. A problem: an operation with random shapes, options, layout, algorithm, ISA level and threads,
-compared with the reference, its inputs next to forbidden pages, its scratch poisoned. Nonsense: a right call with
-some arguments replaced by what nobody should pass; only the errors of the contract may leave.
+Three kinds of turns. A problem: an operation with random shapes, options, layout, algorithm, ISA level and threads,
+compared with the reference, its inputs next to forbidden pages, its scratch poisoned. A promise: a convolution by a
+random algorithm, whose bits may depend on nothing but its values, and in which non-finite values stay where they
+belong. Nonsense: a right call with some arguments replaced by what nobody should pass; only the errors of the
+contract may leave.
 
 Turns run in child processes, so that a crash or a hang is a finding and not the end. Every finding is printed with
 the turn's number; --turn repeats that one in this process. Not collected by pytest.
@@ -21,6 +23,7 @@ import traceback
 import warnings
 
 import numpy as np
+from containment import Clean, Spoilt, bad_values
 
 import fastconv as fc
 from fastconv import testing
@@ -29,6 +32,7 @@ from fastconv.testing import operations as ops
 
 ALLOWED = (ValueError, TypeError, fc.UnsupportedError, fc.DeviceError, MemoryError)
 TURN_SECONDS = 60  # a turn takes milliseconds; nonsense that asks for much work is not a finding below this
+MOST_FLOPS = 3e6, 3e7, 2e8  # of a convolution: the last takes the reference a second
 MEMORY = 6 << 30  # bytes of address space a child may use: more is refused, as the system would
 
 
@@ -74,7 +78,7 @@ def convolution(rng):
         options["stride"] = option(rng, ndim, 1, 5)
     if rng.random() < 0.25:
         options["dilation"] = option(rng, ndim, 1, 4)
-    size = room(rng, kernel, options.get("dilation", 1), pick(rng, 3, 12, 40 // ndim))
+    size = room(rng, kernel, options.get("dilation", 1), pick(rng, 3, 12, 40 // ndim, (300, 40, 12)[ndim - 1]))
     if rng.random() < 0.25:
         options["padding_mode"] = pick(rng, "reflect", "replicate", "circular")
         low = min(size) - 1 if options["padding_mode"] == "reflect" else min(size)
@@ -86,8 +90,11 @@ def convolution(rng):
         options["activation"] = pick(rng, "relu", "leaky_relu", "sigmoid", "tanh")
     if groups > 1:
         options["groups"] = groups
-    lead = (C,) if rng.random() < 0.1 else (pick(rng, 0, 1, 1, 2, 3, 5), C)
-    return ops.Convolution(ndim, (*lead, *size), (K, C // groups, *kernel), bias=rng.random() < 0.5, **options)
+    lead = (C,) if rng.random() < 0.1 else (pick(rng, 0, 1, 1, 2, 3, 5, 9), C)
+    case = ops.Convolution(ndim, (*lead, *size), (K, C // groups, *kernel), bias=rng.random() < 0.5, **options)
+    if case.problem(np.float32).flops > pick(rng, *MOST_FLOPS):
+        raise ValueError("too much for the reference")
+    return case
 
 
 def transposed(rng):
@@ -185,10 +192,10 @@ def dense(rng):
 FAMILIES = (convolution, convolution, convolution, transposed, columns, pool, pool, elementwise, loss, dense)
 
 
-def draw_case(rng):
+def draw_case(rng, *families):
     """A random case that the reference accepts."""
     while True:
-        make = pick(rng, *FAMILIES)
+        make = pick(rng, *(families or FAMILIES))
         try:
             case = make(rng)
             case.layout = pick(rng, "contiguous", *testing.LAYOUTS)
@@ -201,13 +208,50 @@ def draw_case(rng):
 def problem_turn(rng):
     case, dtype = draw_case(rng), pick(rng, *testing.DTYPES)
     kind, level = pick(rng, *case.kinds), pick(rng, *isa.levels())
-    names = [name for op in getattr(case, "directions", {}).values() for name in fc.algorithms(op.format(case.op))]
-    algorithm = pick(rng, "auto", *names) if isinstance(case, ops.Convolution) else "auto"
-    threads, side = int(rng.integers(1, 4)), pick(rng, "start", "end")
+    algorithm = pick(rng, "auto", *algorithms(case))
+    threads, side = int(rng.integers(1, 5)), pick(rng, "start", "end")
     note(f"{case.name(dtype)} {case.options} {kind} {level} {algorithm} {threads} threads, guarded at its {side}")
     with isa.use(level) as kernels, fc.num_threads(threads), np.errstate(all="raise"):
         kernels.poison_memory(True)
         testing.check(fc, case, dtype, kind, algorithm, place=lambda a: testing.guarded(a, side))
+        assert kernels.poison_memory(True) == 0, "something was written behind the end of scratch or of a result"
+
+
+def algorithms(case):
+    """The names that can be asked for in a case's calls."""
+    directions = case.directions.values() if isinstance(case, ops.Convolution) else ()
+    return tuple(dict.fromkeys(name for way in directions for name in fc.algorithms(way.format(case.op))))
+
+
+# -- promises -------------------------------------------------------------------------------------------------
+
+
+def promise_turn(rng):
+    case = draw_case(rng, convolution)
+    while len(case.x) < case.ndim + 2 or not case.x[0]:
+        case = draw_case(rng, convolution)
+    case.layout = "contiguous"
+    dtype, level, algorithm = pick(rng, *testing.DTYPES), pick(rng, *isa.levels()), pick(rng, "auto", *algorithms(case))
+    threads, kept = int(rng.integers(2, 5)), int(rng.integers(case.x[0]))
+    layouts = {name: pick(rng, *testing.LAYOUTS) for name in ("x", "weight", "bias", "dy")}
+    note(f"{case.name(dtype)} {case.options} {level} {algorithm} {threads} threads, sample {kept}, {layouts}")
+    inputs = case.inputs(dtype)
+    laid = {name: a if a is None else testing.lay_out(a, layouts[name]) for name, a in inputs.items()}
+    alone = {name: a[kept : kept + 1] if name in ("x", "dy") else a for name, a in inputs.items()}
+    with isa.use(level) as kernels, np.errstate(all="raise"):
+        kernels.poison_memory(True)
+        with fc.num_threads(1):
+            expected = case.run(fc, inputs, algorithm)
+        with fc.num_threads(threads):
+            for name, result in case.run(fc, laid, algorithm).items():
+                testing.same_bits(result, expected[name], name)
+            for name, result in case.run(fc, alone, algorithm).items():
+                if name.endswith(("y", "dx")):
+                    testing.same_bits(result, expected[name][kept : kept + 1], f"{name} of one sample")
+            if case.options.get("activation") is None:
+                bad = pick(rng, *bad_values(dtype))
+                note(f"{case.name(dtype)} {case.options} {level} {algorithm} {threads} threads, {bad} in its inputs")
+                Spoilt(Clean(case, dtype, rng), rng, bad, pick(rng, 0.0, 0.0, 0.01)).check(algorithm, f"{bad}")
         assert kernels.poison_memory(True) == 0, "something was written behind the end of scratch or of a result"
 
 
@@ -377,7 +421,7 @@ def shown(value):
 
 # -- turns in children ----------------------------------------------------------------------------------------
 
-TURNS = {"problem": problem_turn, "nonsense": nonsense_turn}
+TURNS = {"problem": problem_turn, "promise": promise_turn, "nonsense": nonsense_turn}
 _notes = mmap.mmap(-1, 1 << 14)  # shared: turn, when it began, what it does
 
 

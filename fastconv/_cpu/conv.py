@@ -14,7 +14,7 @@ from .arrays import empty, plain
 from .choice import DIRECTIONS, suits
 from .one_axis import axis_of, line_axis, line_points
 from .tiles import TILES, short_of
-from .views import phase_taps, pointwise, spread
+from .views import blind, phase_taps, pointwise, spread
 
 
 @lru_cache(maxsize=4096)
@@ -111,6 +111,54 @@ def _backward_weight(kernel, *how):
         return call
 
     return run
+
+
+SEEN_BYTES = 4 << 20  # of dy at a time, if a sample has no more
+
+
+def _seen_at_once(problem):
+    return max(1, SEEN_BYTES // (problem.K * math.prod(problem.out) * problem.dtype.itemsize))
+
+
+def _seen(run):
+    """`run` in the direction of dweight, to which elements of dy whose windows see nothing but padding add
+    nothing, whatever they are: zeros stand for them in a copy."""
+
+    def prepared(kernels, problem):
+        positions = blind(problem)
+        if positions is None:
+            return run(kernels, problem)
+        most = _seen_at_once(problem)
+
+        @np.errstate(all="ignore")
+        def call(dy, x, dweight, dbias):
+            dweight[...] = 0
+            for first in range(0, problem.N, most):
+                some, of_x = (a[first : first + most] if problem.batched else a for a in (dy, x))
+                samples = min(most, problem.N - first)
+                seen, part = empty(some.shape, problem.dtype), empty(dweight.shape, problem.dtype)
+                seen[...] = some
+                planes = seen.reshape(samples, problem.K, *problem.out)
+                for axis, nothing in enumerate(positions, 2):
+                    np.moveaxis(planes, axis, 0)[list(nothing)] = 0
+                run(kernels, replace(problem, N=samples))(seen, of_x, part, None)
+                dweight += part
+            if dbias is not None:
+                kernels.channel_sum(dy, dbias, int(problem.batched), _config.get_num_threads())
+
+        return call
+
+    return prepared
+
+
+def _seen_scratch(scratch):
+    def of(kernels, problem, threads):
+        copied = 0
+        if blind(problem):
+            copied = _seen_at_once(problem) * problem.K * math.prod(problem.out) + math.prod(problem.weight_shape)
+        return scratch(kernels, problem, threads) + copied * problem.dtype.itemsize
+
+    return of
 
 
 def _scratch(kernel):
@@ -381,6 +429,8 @@ def _table(name, winograd, depthwise, direct, implicit, im2col, *more):
         ("implicit_gemm", _anything, implicit, _implicit_scratch(direction)),
         ("im2col", _anything, _each_time(im2col), _im2col_scratch),
     )
+    if direction == "backward_weight":
+        rows = ((row, accepts, _seen(run), _seen_scratch(scratch)) for row, accepts, run, scratch in rows)
     TABLES[name] = (Algorithm(row, accepts, suits(name, row), run, scratch) for row, accepts, run, scratch in rows)
 
 

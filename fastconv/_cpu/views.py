@@ -80,6 +80,24 @@ def spread(problem):
     return max(1, SPREAD_BYTES // products), lambda samples: _filters_of_taps(problem, samples, positions)
 
 
+@lru_cache(maxsize=4096)
+def blind(problem):
+    """Outputs whose windows see nothing but zeros of the padding, which they do where they are so along any
+    axis: the positions along each axis, None if there are none at all."""
+    found = tuple(_blind(problem, axis) for axis in range(3))
+    return found if problem.padding_mode == "zeros" and any(map(len, found)) else None
+
+
+def _blind(problem, axis):
+    size, taps, out = problem.size[axis], problem.kernel[axis], problem.out[axis]
+    step, low, dilation = problem.stride[axis], problem.pad_low[axis], problem.dilation[axis]
+    inside, behind = min(-(-low // step), out), min(-(-(size + low) // step), out)  # where windows begin
+    first = [o * step - low for o in range(inside)]
+    tap = [-(i // dilation) for i in first]  # the first that is not in front of the input
+    missed = [t >= taps or i + t * dilation >= size for i, t in zip(first, tap)]
+    return (*(o for o, nothing in enumerate(missed) if nothing), *range(max(behind, inside), out))
+
+
 def phase_taps(problem):
     """Taps of one phase of the stride, along each axis."""
     return tuple(-(-taps // stride) for taps, stride in zip(problem.kernel, problem.stride))
