@@ -4,6 +4,10 @@
 cdef extern from "native/kernels.h" nogil:
     void add_rows_f32(double *sum, const float *const *rows, ix count, ix n)
     void add_rows_f64(double *sum, const double *const *rows, ix count, ix n)
+    void add_stretches_f32(double *sums, ix rows, const fc_stretch *stretch, ix count, const float *A, ix a_row)
+    void add_stretches_f64(double *sums, ix rows, const fc_stretch *stretch, ix count, const double *A, ix a_row)
+    void add_turned_f32(double *sums, ix lanes, const fc_stretch *stretch, ix count, const float *B)
+    void add_turned_f64(double *sums, ix lanes, const fc_stretch *stretch, ix count, const double *B)
 
 
 cdef inline void add_rows(double *sum, const real *const *rows, ix count, ix n) noexcept nogil:

@@ -315,7 +315,7 @@ cdef object run_backward_weight(real *dweight, real *dbias, Shape p, fc_source *
         if direct:
             direct_outer(dweight, dbias, &o, threads)
         else:
-            outer(dweight, &o, threads)
+            outer(dweight, dbias, &o, threads)
 
 
 def conv_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, cnp.ndarray dbias, Shape shape, int threads, bint direct=False):
@@ -329,8 +329,6 @@ def conv_backward_weight(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dweight, cnp
         run_backward_weight(<float *> cnp.PyArray_DATA(dweight), <float *> data_or_null(dbias), shape, &source_y, &source_x, direct, threads)
     else:
         run_backward_weight(<double *> cnp.PyArray_DATA(dweight), <double *> data_or_null(dbias), shape, &source_y, &source_x, direct, threads)
-    if dbias is not None and not direct:
-        channel_sum(dy, dbias, 1 if shape.batched else 0, threads)
 
 
 # ---- what a call would take
@@ -383,7 +381,7 @@ cdef size_t scratch_bytes(real *tag, str direction, Shape p, int threads) except
     if direction == "backward_weight":
         describe_outer(&o, t, p, &source, &source, one)
         plan_outer(tag, &o, &outer_scratch)
-        return outer_scratch.block + outer_scratch.tables + outer_scratch.sums * o.parts + threads * outer_scratch.per_thread
+        return outer_scratch.block + outer_scratch.tables + outer_scratch.bias + outer_scratch.sums * o.parts + threads * outer_scratch.per_thread
     describe_forward(&c, t, p, &source, &w, NULL)
     if direction == "backward_input":
         largest_phase(&c, p)

@@ -65,10 +65,11 @@ cdef struct Outer:
     ix *stretch_count
     ix dy_sizes[3]
     ix zero                    # the one tap of dy
+    double *bias               # the sums of dy, [part][filter of all groups], or NULL
 
 
 cdef struct OuterScratch:
-    size_t sums, block, tables, per_thread
+    size_t sums, block, tables, bias, per_thread
 
 
 # Blocks that are turned, then multiplied together.
@@ -155,6 +156,7 @@ cdef void plan_outer(real *tag, Outer *o, OuterScratch *s) noexcept nogil:
     o.depth = larger(1, OUTER_BYTES // (o.parts * o.batch * size))
     s.block = o.parts * o.depth * o.batch * size
     s.tables = (padded(o.columns + o.rows) + padded(o.parts * o.depth)) * sizeof(ix) + padded(o.parts * o.depth * o.stretches) * sizeof(fc_stretch)
+    s.bias = bias_bytes(o.parts, o.groups * o.rows)
     s.per_thread = (padded(larger(o.sizes[2], o.dy_sizes[2]))
                     + (vl * larger(o.sizes[2], o.lanes) if o.by_taps else TURN_GROUPS * o.lanes * vl)) * sizeof(real)
     s.per_thread += o.bundle * sizeof(fc_run) if o.by_taps else fc_block_bytes(&o.grid)
@@ -307,6 +309,13 @@ cdef void multiply_block(real *sums, Outer *o, ix at, ix slot, ix group, ix firs
     cdef const real *B = <const real *> o.B + (at * o.batch + slot) * o.b_groups * o.b_span
     if o.in_place:
         base = <const real *> (o.a.source.data + group * o.a.channels * o.a.source.c)
+    cdef double *bias = NULL if o.bias == NULL else o.bias + (at % o.parts * o.groups + group) * o.rows
+    if bias != NULL and o.b == &o.dy_side:
+        for j in range(first, last if panel == 0 else first):
+            if real is float:
+                add_turned_f32(bias + j * vl, smaller(vl, o.rows - j * vl), stretch, o.stretch_count[at], B + j * o.b_span)
+            else:
+                add_turned_f64(bias + j * vl, smaller(vl, o.rows - j * vl), stretch, o.stretch_count[at], B + j * o.b_span)
     while panel < last_panel:
         row = panel * mr
         rows = smaller(mr, o.a.rows - row)
@@ -322,6 +331,11 @@ cdef void multiply_block(real *sums, Outer *o, ix at, ix slot, ix group, ix firs
             else:
                 stretch_f64(rows, nv, stretch, o.stretch_count[at], A, o.a_row, B, offset, sums + row * o.ldc + j * vl, o.ldc, accumulate)
             j += nv
+        if bias != NULL and o.a == &o.dy_side and first == 0:  # of which a cache has now
+            if real is float:
+                add_stretches_f32(bias + row, rows, stretch, o.stretch_count[at], A, o.a_row)
+            else:
+                add_stretches_f64(bias + row, rows, stretch, o.stretch_count[at], A, o.a_row)
         panel += 1
 
 
@@ -396,7 +410,7 @@ cdef void run_phase(real *sums, Outer *o, Phase *f, char *memory, size_t per_thr
             multiply_task(sums, o, f, task)
 
 
-cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
+cdef int outer(real *dweight, real *dbias, Outer *o, int threads) except -1 nogil:
     cdef OuterScratch s
     cdef Phase f
     cdef ix pixels = o.grid.samples * o.grid.od * o.grid.oh * o.grid.ow, task, tasks
@@ -407,6 +421,7 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
     cdef int direct
     if pixels == 0:
         memset(dweight, 0, o.groups * o.rows * o.channels * o.axis[0].taps * o.axis[1].taps * o.axis[2].taps * sizeof(real))
+        no_bias(dbias, o.groups * o.rows)
         return 0
     plan_outer(dweight, o, &s)
     even_blocks(o, sizeof(real))
@@ -415,7 +430,7 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
     o.parts = smaller(o.parts, o.blocks)
     o.depth = smaller(o.depth, ceil_div(o.blocks, o.parts))
     direct = o.parts == 1 and not o.by_taps and o.b == &o.x_side and o.columns == o.ldc
-    memory = <char *> take_scratch(s.block + s.tables + s.sums * (0 if direct else o.parts) + threads * s.per_thread + 64)
+    memory = <char *> take_scratch(s.block + s.tables + s.bias + s.sums * (0 if direct else o.parts) + threads * s.per_thread + 64)
     o.A = memory
     o.B = o.A + o.parts * o.depth * o.batch * o.a_groups * o.a_span * sizeof(real)
     tables = memory + s.block
@@ -425,6 +440,8 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
         o.b.row_offset = o.stretch_count + padded(o.parts * o.depth)
         tabulate_rows(o.b.row_offset, o.b.channels, o.b.taps, o.b.source.c // <ix> sizeof(real), o.b.tap_offset)
     rest = tables + s.tables
+    o.bias = begin_bias(dbias, rest, o.parts, o.groups * o.rows)
+    rest += s.bias
     sums = dweight if direct else <real *> (rest + threads * s.per_thread)
     f.sums = s.sums // sizeof(real)
     f.turns = ceil_div(o.b_groups, TURN_GROUPS) + (0 if o.in_place else ceil_div(o.a_groups, TURN_GROUPS))
@@ -445,5 +462,6 @@ cdef int outer(real *dweight, Outer *o, int threads) except -1 nogil:
     else:
         for task in prange(tasks, num_threads=threads, schedule="static"):
             finish_rows(dweight, sums, o, f.sums, task)
+    join_bias(dbias, o.bias, o.parts, o.groups * o.rows)
     fc_scratch_give(memory)
     return 0
