@@ -850,17 +850,22 @@ def test_import_is_cheap():
 def test_what_no_window_reads_takes_no_part_in_dweight(algorithm, level):
     """Rows and columns between strides, or left over behind the last window, may hold NaN."""
     rng = np.random.default_rng(0)
-    for shape, kernel, stride in (
-        ((4, 4, 9, 20), (13, 5, 4), (4, 3)), ((1, 2, 30, 30), (3, 4, 4), 3), ((2, 2, 40, 41), (5, 3, 3), 2),
-        ((2, 3, 20, 60), (4, 5, 5), 3), ((2, 2, 22, 36), (2, 7, 7), 3), ((1, 2, 12, 19), (8, 2, 2), 3),
+    for shape, kernel, options in (
+        ((4, 4, 9, 20), (13, 5, 4), {"stride": (4, 3)}), ((1, 2, 30, 30), (3, 4, 4), {"stride": 3}),
+        ((2, 2, 40, 41), (5, 3, 3), {"stride": 2}), ((2, 3, 20, 60), (4, 5, 5), {"stride": 3}),
+        ((2, 2, 22, 36), (2, 7, 7), {"stride": 3}), ((1, 2, 12, 19), (8, 2, 2), {"stride": 3}),
+        ((1, 3, 4, 4), (17, 3, 3), {"stride": 2, "padding": (0, 2), "padding_mode": "reflect"}),
+        ((1, 3, 8, 9), (5, 4, 4), {"stride": 3, "padding": ((1, 0), (0, 0)), "padding_mode": "circular"}),
+        ((2, 2, 6, 11), (5, 4, 4), {"stride": 3, "padding": ((0, 0), (1, 0)), "padding_mode": "replicate"}),
     ):  # fmt: skip
         weight = np.ones((kernel[0], shape[1], *kernel[1:]), np.float32)
         x = rng.standard_normal(shape, dtype=np.float32)
-        dy = rng.standard_normal(fc.conv2d(x, weight, stride=stride).shape, dtype=np.float32)
-        read = fc.reference.conv2d_backward(np.ones_like(dy), x, weight, stride=stride)[0] != 0
+        dy = rng.standard_normal(fc.conv2d(x, weight, **options).shape, dtype=np.float32)
+        read = fc.reference.conv2d_backward(np.ones_like(dy), x, weight, **options)[0] != 0
+        assert not read.all()
         with isa.use(level):
             try:
-                how = {"stride": stride, "output_mask": (False, True, False), "algorithm": algorithm}
+                how = {**options, "output_mask": (False, True, False), "algorithm": algorithm}
                 clean = fc.conv2d_backward(dy, np.where(read, x, np.float32(0)), weight, **how)[1]
                 found = fc.conv2d_backward(dy, np.where(read, x, np.float32(np.nan)), weight, **how)[1]
             except fc.UnsupportedError:

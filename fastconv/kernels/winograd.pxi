@@ -8,6 +8,7 @@ cdef extern from "native/kernels.h" nogil:
     ctypedef struct fc_tiles:
         ix count, ph, pw, n, m, oh, ow
         fc_axis h, w
+        ix h_end, w_end
         ix dh, dw, sh, sw, yn, yc, yh
     ctypedef struct fc_filter:
         const char *data

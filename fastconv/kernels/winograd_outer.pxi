@@ -272,10 +272,10 @@ cdef int winograd_outer(real *dweight, real *dbias, WinogradOuter *w, int thread
     return 0
 
 
-cdef inline ix extent_read(Shape p, int axis) noexcept:
-    """Rows or columns of x up to the last that a window reads. Tiles hang over those behind: a NaN there, times the zeros of dy, would spread."""
-    cdef ix last = (p.out[axis] - 1) * p.stride[axis] + (p.kernel[axis] - 1) * p.dilation[axis] - p.low[axis]
-    return smaller(p.size[axis], larger(last + 1, 0)) if p.mode == 0 else p.size[axis]
+cdef inline ix end_read(Shape p, int axis) noexcept:
+    """Behind the last row or column that a window reads, which may lie in the padding. Tiles hang over those behind it: a NaN there, times the zeros of dy,
+    would spread."""
+    return (p.out[axis] - 1) * p.stride[axis] + (p.kernel[axis] - 1) * p.dilation[axis] - p.low[axis] + 1
 
 
 cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source *dy, fc_source *x, ix tile, ix short_h, ix short_w) noexcept:
@@ -290,8 +290,9 @@ cdef void describe_winograd_outer(WinogradOuter *w, Tables t, Shape p, fc_source
     g.n, g.m, g.oh, g.ow = tile, tile + 1 - w.phases.r, ceil_div(p.out[1], g.ph), ceil_div(p.out[2], g.pw)
     fc_cut_tiles(g, p.N * g.ph * g.pw, short_h, short_w)
     w.dy_tiles = w.tiles
-    make_axis(&g.h, t, extent_read(p, 1), 0, p.stride[1] * g.ph, 1, p.mode)
-    make_axis(&g.w, t, extent_read(p, 2), 0, p.stride[2] * g.pw, 1, p.mode)
+    g.h_end, g.w_end, w.dy_tiles.h_end, w.dy_tiles.w_end = end_read(p, 1), end_read(p, 2), p.out[1], p.out[2]
+    make_axis(&g.h, t, p.size[1], 0, p.stride[1] * g.ph, 1, p.mode)
+    make_axis(&g.w, t, p.size[2], 0, p.stride[2] * g.pw, 1, p.mode)
     make_axis(&w.dy_tiles.h, t, p.out[1], 0, g.ph, 1, 0)
     make_axis(&w.dy_tiles.w, t, p.out[2], 0, g.pw, 1, 0)
 

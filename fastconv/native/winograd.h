@@ -29,6 +29,7 @@ typedef struct {
     ix n, m;           /* points of a tile along each axis: 6 or 8; outputs: 2 to 6 */
     ix oh, ow;         /* extent of the grid of outputs that the tiles cover */
     fc_axis h, w;      /* the source: output o, tap t of a phase lie at source index (o + t) * step + the phase's first */
+    ix h_end, w_end;   /* source indices that `wino_lanes` takes for zeros, from here on */
     /* where outputs go: grid row o is destination row o*sh + the phase's first, if that lies in [0, dh) */
     ix dh, dw, sh, sw;
     ix yn, yc, yh;     /* destination strides in elements; columns lie together */
@@ -264,10 +265,14 @@ static void NAME(wino_turn_row)(REAL *R, REAL *block, REAL *line, const fc_sourc
 {
     ix h[VL], lane = 0;
     for (ix k = 0; k < count; lane += parts[k].lanes, k++) {
-        h[k] = fc_source_index(&g->h, row * g->h.step + parts[k].h0 + r->h);
+        const ix down = row * g->h.step + parts[k].h0 + r->h, across = FC_MAX(fc_ceil_div(g->w_end - parts[k].start, g->w.step), 0);
+        h[k] = down < g->h_end ? fc_source_index(&g->h, down) : -1;
         if (direct || h[k] < 0) continue;
-        for (ix l = 0; l < parts[k].lanes; l++)
-            NAME(stage_row)(line + (lane + l) * WINO_WIDE, parts[k].data + l * s->c + r->n * s->n + h[k] * s->h, &g->w, parts[k].start, columns, s->w, s->swap);
+        for (ix l = 0; l < parts[k].lanes; l++) {
+            REAL *to = line + (lane + l) * WINO_WIDE;
+            NAME(stage_row)(to, parts[k].data + l * s->c + r->n * s->n + h[k] * s->h, &g->w, parts[k].start, FC_MIN(across, columns), s->w, s->swap);
+            for (ix q = across; q < columns; q++) to[q] = 0;
+        }
     }
     for (ix q = 0; q < columns; q += VL) {
         REAL *to = block;
@@ -313,7 +318,7 @@ INLINE void NAME(wino_lanes_body)(REAL *out, ix plane, REAL *work, const fc_sour
         for (ix k = 0; k < count; k++) {
             parts[k].start = r.column * g->w.step + parts[k].w0 + r.w;
             parts[k].low = FC_MIN(FC_MAX(-parts[k].start, 0), columns);
-            parts[k].high = FC_MAX(FC_MIN(g->w.size - parts[k].start, columns), parts[k].low);
+            parts[k].high = FC_MAX(FC_MIN(FC_MIN(g->w.size, g->w_end) - parts[k].start, columns), parts[k].low);
         }
         ix i = 0;
         if (!gradient && r.of == above.of && r.n == above.n && r.h == above.h && r.w == above.w && r.ty == above.ty + 1 && r.tx == above.tx && r.len <= above.len) {

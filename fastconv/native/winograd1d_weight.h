@@ -3,8 +3,8 @@
  *     dW = G^T [ sum over tiles of (A dy) * (B^T x) ]
  *
  * along the height, or the width; all other taps are read directly. Down the height lanes are neighbouring columns, so nothing is shuffled, and taps along the
- * width lie in the same rows of points, each at its own distance. A tile is `m` rows of dy and `n` rows of x; what is made of it is n rows of points, `plane` apart, of which those of dy and those of x are multiplied
- * by `inner` (direct.h) one pair of planes after another.
+ * width lie in the same rows of points, each at its own distance. A tile is `m` rows of dy and `n` rows of x; what is made of it is n rows of points, `plane`
+ * apart, of which those of dy and those of x are multiplied by `inner` (direct.h) one pair of planes after another.
  */
 
 /* Lanes of a row from column q on; zeros beyond `width`, and where there is no row. */
