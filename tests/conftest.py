@@ -47,6 +47,15 @@ def _away_from_the_checkout(tmp_path_factory):
         os.environ["PYTHONPATH"] = before[1]
 
 
+@pytest.fixture
+def one_thread():
+    """Kernels run in one thread unless the test says otherwise: its problems are small."""
+    import fastconv as fc
+
+    with fc.num_threads(1):
+        yield
+
+
 # -- what kernels get in tests: poison --------------------------------------------------------------------
 
 

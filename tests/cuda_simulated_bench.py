@@ -5,7 +5,7 @@ Run by `test_cuda_simulator` like `cuda_simulated.py`.
 
 import numpy as np
 import pytest
-from test_bench import CONVOLUTIONS, OTHERS
+from bench_samples import CONVOLUTIONS, OTHERS
 
 import fastconv as fc
 from fastconv import nn

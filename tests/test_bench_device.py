@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from test_bench import CONVOLUTIONS, OTHERS, few_roundings, synthetic
+from bench_samples import CONVOLUTIONS, OTHERS, few_roundings, synthetic
 
 import fastconv as fc
 from fastconv import cli

@@ -49,7 +49,7 @@ def test_winograd_by_hand():
     assert winograd_count(p, "forward", 8) == (4 * 49 * 10, eight)
 
 
-def test_winograd_along_one_axis_by_hand():
+def test_gradients_of_the_weights_along_one_axis_by_hand():
     # 2 rows of tiles of 4; 3 taps across meet 7 + 8 + 7 of 8 columns
     p = conv("conv2d:n1c2h8w8k5r3s3_st1p1d1g1_f32")
     transforms = 2 * 2 * 8 * 12 + 5 * 2 * 8 * 8 + 10 * 3 * 12

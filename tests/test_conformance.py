@@ -44,7 +44,7 @@ def test_case(case, poison, tally):
         for kind in case.kinds:
             for level in LEVELS:
                 for algorithm in algorithms(case):
-                    threads = 2 if kind == "real" and algorithm == "auto" else 1  # all counts: test_promises
+                    threads = 2 if kind == "real" and algorithm == "auto" else 1  # all counts: test_same_bits
                     with isa.use(level), fc.num_threads(threads), np.errstate(all="raise"):
                         ratios = testing.check(
                             fc, case, dtype, kind, algorithm, place=lambda a: testing.guarded(a, SIDES[kind])
@@ -188,7 +188,7 @@ CONVOLUTIONS = [case for case in CASES if isinstance(case, (Convolution, Transpo
 def test_a_refusal_has_a_reason(case):
     """A named algorithm runs or raises UnsupportedError with the reason that plan() tells."""
     for dtype in testing.DTYPES:
-        hidden = testing.operations._hidden
+        hidden = testing.operations.hidden
         bias = hidden(case.channels, dtype) if case.bias else None
         arrays = hidden(case.x, dtype), hidden(case.weight, dtype), bias
         for direction in directions(case):
