@@ -12,8 +12,8 @@
 
 /* for every vector of n elements: i is its first element, left how many remain */
 #define FOR_LANES(i, n) for (ix i = 0, left; (left = (n) - i) > 0; i += VL)
-#define TAKE(p) (left >= VL ? LOAD(p) : LOADN(p, left))
-#define TAKE_OR(p, fill) (left >= VL ? LOAD(p) : SELECT(NAME(lane_numbers)() < (INT)left, LOADN(p, left), fill))
+#define TAKE(p) (left >= VL ? READ(p) : LOADN(p, left))
+#define TAKE_OR(p, fill) (left >= VL ? READ(p) : SELECT(NAME(lane_numbers)() < (INT)left, LOADN(p, left), fill))
 #define PUT(p, v) do { if (left >= VL) STORE(p, v); else STOREN(p, v, left); } while (0)
 
 /* The same with the body written twice, for whole vectors without asking how many remain. Only for bodies without a multiplication that feeds an addition,
@@ -197,10 +197,10 @@ INLINE REAL NAME(block_dot)(const REAL *p, const REAL *q, ix n)
     V a = SPLAT(0), b = a, c = a, d = a;
     const ix whole = n / (4 * VL) * (4 * VL);
     for (ix i = 0; i < whole; i += 4 * VL) {
-        a = FMA(LOAD(p + i), LOAD(q + i), a);
-        b = FMA(LOAD(p + i + VL), LOAD(q + i + VL), b);
-        c = FMA(LOAD(p + i + 2 * VL), LOAD(q + i + 2 * VL), c);
-        d = FMA(LOAD(p + i + 3 * VL), LOAD(q + i + 3 * VL), d);
+        a = FMA(READ(p + i), READ(q + i), a);
+        b = FMA(READ(p + i + VL), READ(q + i + VL), b);
+        c = FMA(READ(p + i + 2 * VL), READ(q + i + 2 * VL), c);
+        d = FMA(READ(p + i + 3 * VL), READ(q + i + 3 * VL), d);
     }
     FOR_LANES(i, n - whole) a = FMA(TAKE(p + whole + i), TAKE(q + whole + i), a);
     return NAME(add_lanes)((a + b) + (c + d));

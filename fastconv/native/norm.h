@@ -404,7 +404,7 @@ INLINE void NAME(affine_rows)(const int has_x, const int has_g, const fc_view *x
             const REAL *xs = has_x ? (const REAL *)x->data + from : NULL, *gs = has_g ? (const REAL *)g->data + from : NULL;
             const V mean = SPLAT(a->mean[channel]), scale = SPLAT(a->scale[channel]), shift = SPLAT(a->shift[channel]), factor = SPLAT(a->factor[channel]);
             for (ix i = 0; i < length; i += VL)
-                STORE(y + from + i, NAME(affine_lanes)(has_x, has_g, has_x ? LOAD(xs + i) : mean, has_g ? LOAD(gs + i) : mean, mean, scale, shift, factor));
+                STORE(y + from + i, NAME(affine_lanes)(has_x, has_g, has_x ? READ(xs + i) : mean, has_g ? READ(gs + i) : mean, mean, scale, shift, factor));
             if (++channel == C) channel = 0;
         }
     }

@@ -4,9 +4,11 @@
  *   V           VL lanes of REAL, naturally aligned, for registers and packed scratch
  *   M           the integer vector that comparisons of V yield (all ones = true)
  *   LOAD/STORE  unaligned, any address that is aligned for REAL
+ *   READ        LOAD, from arrays as they lie in memory, where results are written in step with it
  *   LOADN       the first n lanes (0 <= n <= VL), zeros elsewhere; touches no memory past them
  *   STOREN      the first n lanes
  *   SELECT      mask ? a : b by lane
+ *   LESSER      a < b ? a : b by lane, and GREATER a > b ? a : b: one instruction where SELECT takes two. Where one of them is NaN, they are b.
  *   FMA         a * b + c, rounded once where the processor can. The compiler contracts the written-out form too, but decides for every copy of a
  *               loop anew; sums that must have the same bits in several copies (tiles of other heights, tails) are written with FMA
  * The width is fixed by the ISA level that the file is compiled for.
@@ -81,9 +83,12 @@ typedef ptrdiff_t ix;
 #undef M
 #undef LOAD
 #undef STORE
+#undef READ
 #undef LOADN
 #undef STOREN
 #undef SELECT
+#undef LESSER
+#undef GREATER
 #undef FMA
 #undef STREAM
 #undef MR
@@ -112,12 +117,49 @@ typedef INT M __attribute__((vector_size(VBYTES)));
 
 #define LOAD(p) ((V)(*(const UV *)(p)))
 #define STORE(p, v) (*(UV *)(p) = (v))
+#define READ(p) NAME(read)(p)
 #define SPLAT(s) ((V){0} + (REAL)(s))
 #define LOADN(p, n) NAME(load_first)((p), (n))
 #define STOREN(p, v, n) NAME(store_first)((p), (v), (n))
 #define SELECT(m, a, b) ((V)(((M)(a) & (m)) | ((M)(b) & ~(m))))
+#define LESSER(a, b) NAME(lesser)((a), (b))
+#define GREATER(a, b) NAME(greater)((a), (b))
 #define FMA(a, b, c) NAME(multiply_add)((a), (b), (c))
 #define STREAM(p, v) NAME(stream)((p), (v))
+
+/* By halves where vectors are as long as lines. Arrays of any library tend to begin at the same place of a page, a little behind its start. Where a vector that lies
+ * across two lines is read just before that place of another page was written, a processor takes the one for the other and waits: sums of two arrays of a
+ * megabyte take 1.4 times as long. Halves do not wait. */
+#if VBYTES == 64 && REAL_BYTES == 4
+INLINE V NAME(read)(const REAL *p) { return (V)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(p + 8), 1); }
+#elif VBYTES == 64
+INLINE V NAME(read)(const REAL *p) { return (V)_mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_loadu_pd(p)), _mm256_loadu_pd(p + 4), 1); }
+#else
+INLINE V NAME(read)(const REAL *p) { return LOAD(p); }
+#endif
+
+#if VBYTES == 64 && REAL_BYTES == 4
+INLINE V NAME(lesser)(V a, V b) { return (V)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE V NAME(greater)(V a, V b) { return (V)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif VBYTES == 64
+INLINE V NAME(lesser)(V a, V b) { return (V)_mm512_min_pd((__m512d)a, (__m512d)b); }
+INLINE V NAME(greater)(V a, V b) { return (V)_mm512_max_pd((__m512d)a, (__m512d)b); }
+#elif VBYTES == 32 && REAL_BYTES == 4
+INLINE V NAME(lesser)(V a, V b) { return (V)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE V NAME(greater)(V a, V b) { return (V)_mm256_max_ps((__m256)a, (__m256)b); }
+#elif VBYTES == 32
+INLINE V NAME(lesser)(V a, V b) { return (V)_mm256_min_pd((__m256d)a, (__m256d)b); }
+INLINE V NAME(greater)(V a, V b) { return (V)_mm256_max_pd((__m256d)a, (__m256d)b); }
+#elif defined(__SSE2__) && REAL_BYTES == 4
+INLINE V NAME(lesser)(V a, V b) { return (V)_mm_min_ps((__m128)a, (__m128)b); }
+INLINE V NAME(greater)(V a, V b) { return (V)_mm_max_ps((__m128)a, (__m128)b); }
+#elif defined(__SSE2__)
+INLINE V NAME(lesser)(V a, V b) { return (V)_mm_min_pd((__m128d)a, (__m128d)b); }
+INLINE V NAME(greater)(V a, V b) { return (V)_mm_max_pd((__m128d)a, (__m128d)b); }
+#else
+INLINE V NAME(lesser)(V a, V b) { return SELECT(a < b, a, b); }
+INLINE V NAME(greater)(V a, V b) { return SELECT(a > b, a, b); }
+#endif
 
 #if VBYTES == 64 && REAL_BYTES == 4
 INLINE V NAME(load_first)(const REAL *p, ix n) { return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }

@@ -15,14 +15,20 @@ static REAL NAME(row_max)(const fc_view *x, ix start, ix count)
 {
     REAL buffer[FC_BLOCK];
     const V low = SPLAT(-INFINITY);
-    V m = low;
+    V m = low, other_m = low; /* two, since each maximum waits for the last */
     FOR_BLOCKS(at, n, count) {
         const REAL *p = NAME(fetch)(x, start + at, n, buffer);
-        FOR_LANES(i, n) { V v = TAKE_OR(p + i, low); m = SELECT(v > m, v, m); }
+        const ix whole = n / (2 * VL) * (2 * VL);
+        for (ix i = 0; i < whole; i += 2 * VL) {
+            m = GREATER(LOAD(p + i), m);
+            other_m = GREATER(LOAD(p + i + VL), other_m);
+        }
+        FOR_LANES(i, n - whole) m = GREATER(TAKE_OR(p + whole + i, low), m);
     }
+    m = GREATER(other_m, m);
     UNROLL for (INT half = (INT)VL / 2; half; half /= 2) {
         V other = NAME(shuffle)(m, m, (NAME(lane_numbers)() + half) & ((INT)VL - 1));
-        m = SELECT(other > m, other, m);
+        m = GREATER(other, m);
     }
     return m[0];
 }
@@ -101,8 +107,7 @@ static void NAME(strip_max)(const fc_view *x, ix start, ix classes, ix inner, ix
         const REAL *p = NAME(fetch)(x, start + c * inner, width, buffer);
         FOR_LANES(i, width)
         {
-            V v = TAKE(p + i), m = TAKE(largest + i);
-            PUT(largest + i, SELECT(v > m, v, m));
+            PUT(largest + i, GREATER(TAKE(p + i), TAKE(largest + i)));
         }
     }
 }
