@@ -16,6 +16,9 @@ cdef enum:
     DOT_FEW = 12        # for fewer samples than this the weights are read once, row by row, DOT_STREAM rows a task
     DOT_STREAM = 4
     DOT_KC = 1024       # features summed in registers at a time: part of the order of the sum
+    DOT_LD = DOT_KC + 16  # from row to row of a copy, so that its rows do not meet in the sets of a cache
+    DOT_ALIAS = 4096    # bytes: rows so far apart, or a multiple of it, meet in the sets of a first-level cache, ten of them at a time, and prefetching fails.
+    DOT_REUSE = 64      # So that many samples repay a copy of the weights.
 
 
 cdef struct Dense:
@@ -36,12 +39,12 @@ cdef const real *dense_rows(real *buffer, const char *data, ix first, ix rows, i
     if direct:
         ld[0] = row // <ix> sizeof(real)
         return <const real *> data
-    ld[0] = DOT_KC
+    ld[0] = DOT_LD
     for i in range(rows):
         if real is float:
-            copy_row_f32(buffer + i * DOT_KC, data + i * row, count, column, swap)
+            copy_row_f32(buffer + i * DOT_LD, data + i * row, count, column, swap)
         else:
-            copy_row_f64(buffer + i * DOT_KC, data + i * row, count, column, swap)
+            copy_row_f64(buffer + i * DOT_LD, data + i * row, count, column, swap)
     return buffer
 
 
@@ -56,7 +59,7 @@ cdef void dense_task(real *y, const Dense *d, ix n, ix o, real *scratch) noexcep
     while k < d.inputs:
         count = smaller(DOT_KC, d.inputs - k)
         a = dense_rows(scratch, d.x, n, samples, k, count, d.x_row, d.x_column, d.x_swap, d.x_direct, &lda)
-        b = dense_rows(scratch + DOT_SAMPLES * DOT_KC, d.weight, o, outputs, k, count, d.w_row, d.w_column, d.w_swap, d.w_direct, &ldb)
+        b = dense_rows(scratch + DOT_SAMPLES * DOT_LD, d.weight, o, outputs, k, count, d.w_row, d.w_column, d.w_swap, d.w_direct, &ldb)
         if real is float:
             dot_rows_f32(samples, outputs, count, a, lda, b, ldb, c, d.outputs, k > 0)
         else:
@@ -70,8 +73,10 @@ cdef void dense_task(real *y, const Dense *d, ix n, ix o, real *scratch) noexcep
 
 cdef object run_dense(real *y, Dense *d, int threads):
     d.block = DOT_STREAM if d.samples < DOT_FEW else DOT_OUTPUTS
+    if d.samples >= DOT_REUSE and d.w_row % DOT_ALIAS == 0:
+        d.w_direct = 0
     cdef ix blocks = ceil_div(d.outputs, d.block), task
-    cdef size_t scratch = 0 if d.x_direct and d.w_direct else (DOT_SAMPLES + DOT_OUTPUTS) * DOT_KC * sizeof(real)
+    cdef size_t scratch = 0 if d.x_direct and d.w_direct else (DOT_SAMPLES + DOT_OUTPUTS) * DOT_LD * sizeof(real)
     cdef char *memory
     if 2.0 * d.samples * d.outputs * d.inputs < SERIAL_FLOPS:
         threads = 1
