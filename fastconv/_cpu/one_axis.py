@@ -7,6 +7,8 @@ from functools import lru_cache
 from .views import TURN, VECTOR, phase_taps
 
 TERMS = 2048  # that are added up in one piece, at most
+BRUSH_BYTES = 24 * 1024  # weights of a vector of filters that stay in a first-level cache
+FAR = 1.5  # how much longer their products take if they do not
 ROUGH = {
     "multiply": 1,
     "batch": 0.3,
@@ -100,13 +102,14 @@ def counts(p, direction, axis, samples):
     brushes = -(-rows // lanes)
     turned = brushes * lines * line
     # the kernel's own choice: filters are lanes, or columns and tiles are
-    brush = axis == 1 and phases == (1, 1, 1) and turned * (1 + m * TURN / max(1, terms * n)) < rows * vectors
+    far = 1 if terms * n * VECTOR <= BRUSH_BYTES else FAR
+    brush = axis == 1 and phases == (1, 1, 1) and turned * (far + m * TURN / max(1, terms * n)) < rows * vectors
     batch = 4 if n == 6 else 3
     kind = "down" if axis == 1 else "across"
     put = passes * sets * rows * out[0] * out[1]
     found = {f"{step} {way}": 0 for step in ("input", "output") for way in ("down", "across")}
     return found | {
-        "multiply": passes * n * terms * (turned if brush else rows * vectors),
+        "multiply": passes * n * terms * (far * turned if brush else rows * vectors),
         "batch": passes * n * terms * (turned / batch if brush else -(-rows // batch) * vectors),
         f"input {kind}": passes * units * staged,
         f"output {kind}": passes * sets * m * (turned if brush else rows * vectors),

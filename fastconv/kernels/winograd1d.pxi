@@ -32,7 +32,8 @@ cdef extern from "native/kernels.h" nogil:
                         const char *w, ix w_channel, const ix *tap, int w_swap, double bias, int activation)
 
 cdef enum:
-    WINO1_BAND_BYTES = 192 * 1024   # transformed rows of a band: a part of a second-level cache
+    WINO1_BAND_BYTES = 192 * 1024   # transformed rows of a band: a part of a second-level cache,
+    WINO1_WIDE_BYTES = 448 * 1024   # a larger part where that fills vectors better
     WINO1_ROW_BYTES = 512 * 1024    # of a single row of tiles, or it is cut into pieces
     WINO1_NEAR_BYTES = 16 * 1024    # of the lanes that all filters pass over, and
     WINO1_PIECE_BYTES = 20 * 1024   # of a vector's inputs: if they are more, and
@@ -41,6 +42,7 @@ cdef enum:
     WINO1_PIXELS = 256              # or so many by a vector of filters
     WINO1_WIDTH = 1024              # longest piece of a row
     WINO1_TURN = 12                 # multiplications of vectors that turning an output of VL filters round costs
+    WINO1_BRUSH_BYTES = 24 * 1024   # weights of a vector of filters that stay in a first-level cache from a few lanes to the next; of others, products take half as long again
     WINO1_PACK = 512                # taps of a panel that are packed at a time, about
     WINO1_STREAM = 128              # outputs of a row that are worth writing past the caches, at least
 
@@ -66,6 +68,22 @@ cdef struct Wino1:
     ix *reach                  # [steps]
     ix *taps                   # [per_step][r]
     int stream, fetch          # outputs go past the caches, or their lines are fetched early
+
+
+cdef ix wino1_vectors(ix rows, ix pitch, ix lanes, ix vl) noexcept nogil:
+    """Vectors of lanes in so many rows: each by itself, or one run over the ends of rows."""
+    return smaller(rows * ceil_div(lanes, vl), ceil_div((rows - 1) * pitch + lanes, vl)) if rows > 0 else 0
+
+
+cdef ix wino1_rows(ix rows, ix most, ix total, ix pitch, ix lanes, ix vl) noexcept nogil:
+    """Rows of a band, of `total`: those of bands of at most `rows` each, or of at most `most` if that saves a sixteenth of the vectors or more."""
+    cdef ix bands = ceil_div(total, larger(rows, 1)), found = ceil_div(total, bands), fewest = 0, count, vectors
+    for count in range(bands, ceil_div(total, larger(most, 1)) - 1, -1):
+        rows = ceil_div(total, count)
+        vectors = total // rows * wino1_vectors(rows, pitch, lanes, vl) + wino1_vectors(total % rows, pitch, lanes, vl)
+        if count == bands or 16 * vectors <= 15 * fewest:
+            found, fewest = rows, vectors
+    return found
 
 
 cdef void plan_wino1(real *tag, Correlation *c, Wino1 *w, size_t *shared, size_t *tables, size_t *per_thread) noexcept nogil:
@@ -96,16 +114,17 @@ cdef void plan_wino1(real *tag, Correlation *c, Wino1 *w, size_t *shared, size_t
         if pieces > 1:
             w.tiles = ceil_div(ceil_div(w.tiles, pieces), vl) * vl
         b.width = w.tiles * w.g.m if pieces > 1 else ow
-        b.rows = larger(WINO1_BAND_BYTES // (bytes // (1 + ah.extra) * w.tiles) - ah.extra, smaller(oh, 2 * (1 + ah.extra)))
-        b.rows = ceil_div(oh, ceil_div(oh, b.rows))
+        bytes = bytes // (1 + ah.extra) * w.tiles
+        b.rows = larger(WINO1_BAND_BYTES // bytes - ah.extra, smaller(oh, 2 * (1 + ah.extra)))
+        b.rows = wino1_rows(b.rows, WINO1_WIDE_BYTES // bytes - ah.extra, oh, w.tiles, w.tiles, vl)
         w.tile_rows = b.rows
     else:
         bytes = larger(units, 1) * w.g.n * size
         pieces = larger(ceil_div(ow, WINO1_WIDTH), ceil_div(bytes * ow, WINO1_ROW_BYTES))
         b.width = ow if pieces == 1 else ceil_div(ceil_div(ow, pieces), vl) * vl
         w.tiles = b.width
-        w.tile_rows = smaller(larger(WINO1_BAND_BYTES // (bytes * (b.width + aw.extra)), 1), ceil_div(oh, w.g.m))
-        w.tile_rows = ceil_div(ceil_div(oh, w.g.m), ceil_div(oh, w.tile_rows * w.g.m))
+        bytes *= b.width + aw.extra
+        w.tile_rows = wino1_rows(WINO1_BAND_BYTES // bytes, WINO1_WIDE_BYTES // bytes, ceil_div(oh, w.g.m), b.width + aw.extra, b.width, vl)
         b.rows = w.tile_rows * w.g.m
     b.pieces = ceil_div(ow, b.width)
     b.bands = ceil_div(oh, b.rows)
@@ -127,7 +146,8 @@ cdef void plan_wino1(real *tag, Correlation *c, Wino1 *w, size_t *shared, size_t
     w.flat = flat < aligned
     brushes = ceil_div(c.rows, vl)
     w.brush = not w.g.across and w.steps > 0 and c.grid.yw == 1 and c.grid.yh == ow and b.pieces == 1 and (
-        brushes * w.tile_rows * lanes * (1 + <double> (w.g.m * WINO1_TURN) / (w.steps * w.g.n)) < c.rows * (flat if w.flat else aligned))
+        brushes * w.tile_rows * lanes * ((1 if w.steps * w.g.n * vl * size <= WINO1_BRUSH_BYTES else 1.5) + <double> (w.g.m * WINO1_TURN) / (w.steps * w.g.n))
+        < c.rows * (flat if w.flat else aligned))
     units = c.channels * w.per_channel
     w.at_once = wino1_filters_at_once_f32(w.g.n) if real is float else wino1_filters_at_once_f64(w.g.n)
     if w.brush:
