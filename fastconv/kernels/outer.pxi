@@ -152,7 +152,7 @@ cdef void plan_outer(real *tag, Outer *o, OuterScratch *s) noexcept nogil:
         o.parts *= 2
     o.chunk = OUTER_CHUNK * o.b_vectors // (o.b_groups * o.b_span * <ix> sizeof(real)) // tile_nv(tag) * tile_nv(tag)
     o.chunk = smaller(larger(o.chunk, tile_nv(tag)), o.b_vectors)
-    s.sums = <size_t> padded(o.groups * o.a.rows * o.ldc) * sizeof(real)
+    s.sums = <size_t> padded(o.groups * o.a.rows * o.ldc + (vl * vl if o.by_taps else 0)) * sizeof(real)  # turned in squares, which may reach past the end
     o.depth = larger(1, OUTER_BYTES // (o.parts * o.batch * size))
     s.block = o.parts * o.depth * o.batch * size
     s.tables = (padded(o.columns + o.rows) + padded(o.parts * o.depth)) * sizeof(ix) + padded(o.parts * o.depth * o.stretches) * sizeof(fc_stretch)
@@ -383,12 +383,23 @@ cdef void finish_rows(real *dweight, real *sums, Outer *o, ix size, ix task) noe
         return
     for row in range(first, last):
         s, d = sums + row * o.ldc, dweight + (row - first) * o.columns
-        if o.by_taps:
-            for c in range(o.channels):
-                for t in range(o.taps):
-                    d[c * o.taps + t] = s[(c // vl * o.taps + t) * vl + c % vl]
-        else:
+        if not o.by_taps:
             memcpy(d, s, o.columns * sizeof(real))
+            continue
+        c = 0
+        while c < o.channels:  # [tap][channel], a vector of channels at a time
+            count = smaller(vl, o.channels - c)
+            if 4 * o.taps <= vl:  # too few to turn
+                for i in range(count):
+                    for t in range(o.taps):
+                        d[i * o.taps + t] = s[t * vl + i]
+            elif real is float:
+                sheaf_out_f32(d, o.taps, count, s, o.taps)
+            else:
+                sheaf_out_f64(d, o.taps, count, s, o.taps)
+            d += count * o.taps
+            s += o.taps * vl
+            c += vl
 
 
 cdef void run_phase(real *sums, Outer *o, Phase *f, char *memory, size_t per_thread, int threads) noexcept nogil:
