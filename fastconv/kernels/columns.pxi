@@ -84,23 +84,68 @@ cdef void plane_of_columns(real *x, const fc_axis *axis, const fc_view *cols, ix
                         start += ow
 
 
+cdef enum:
+    FOLD_ELEMENTS = 4096  # of a plane's columns up to which their places are listed,
+    FOLD_ROW = 16         # and of a row: finding the place of one takes longer than adding few
+
+
+cdef ix list_places(const fc_axis *axis, int *source, int *place) noexcept nogil:
+    """Which elements of a plane's columns are added to which of the plane, in the order of `plane_of_columns`; returns how many."""
+    cdef ix td, th, tw, od, oh, ow, d, h, w, i = 0, count = 0
+    for td in range(axis[0].taps):
+        for th in range(axis[1].taps):
+            for tw in range(axis[2].taps):
+                for od in range(axis[0].out):
+                    d = fc_source_index(&axis[0], od * axis[0].step + axis[0].offset[td])
+                    for oh in range(axis[1].out):
+                        h = fc_source_index(&axis[1], oh * axis[1].step + axis[1].offset[th])
+                        for ow in range(axis[2].out):
+                            w = fc_source_index(&axis[2], ow * axis[2].step + axis[2].offset[tw])
+                            if d >= 0 and h >= 0 and w >= 0:
+                                source[count], place[count] = <int> i, <int> ((d * axis[1].size + h) * axis[2].size + w)
+                                count += 1
+                            i += 1
+    return count
+
+
+cdef void plane_by_places(real *x, ix size, const real *cols, const int *source, const int *place, ix count) noexcept nogil:
+    cdef ix i
+    memset(x, 0, size * sizeof(real))
+    for i in range(count):
+        x[place[i]] += cols[source[i]]
+
+
 cdef object run_col2im(real *x, Shape p, fc_view *cols, int threads):
     cdef fc_axis axis[3]
     cdef Tables t = Tables(p)
     cdef ix plane, size = p.size[0] * p.size[1] * p.size[2], length = p.taps * p.out[0] * p.out[1] * p.out[2]
-    cdef ix row = padded(p.out[2])
+    cdef ix row = padded(p.out[2]), count = 0
+    cdef int listed = cols.direct and cols.ndim == 1 and p.out[2] < FOLD_ROW and length <= FOLD_ELEMENTS and size < 1 << 30
+    cdef char *memory
     cdef real *buffer
+    cdef int *source
+    cdef const real *first = <const real *> cols.data
     forward_axes(axis, t, p)
     threads = threads_for(p.N * p.C * length, threads)
-    buffer = <real *> take_scratch(threads * row * sizeof(real))
+    memory = <char *> take_scratch(threads * row * sizeof(real) + (2 * length * sizeof(int) if listed else 0))
+    buffer = <real *> memory
+    source = <int *> (memory + threads * row * sizeof(real))
     with nogil:
-        if threads == 1:
+        if listed:
+            count = list_places(axis, source, source + length)
+        if listed and threads == 1:
+            for plane in range(p.N * p.C):
+                plane_by_places(x + plane * size, size, first + plane * length, source, source + length, count)
+        elif listed:
+            for plane in prange(p.N * p.C, num_threads=threads, schedule="static"):
+                plane_by_places(x + plane * size, size, first + plane * length, source, source + length, count)
+        elif threads == 1:
             for plane in range(p.N * p.C):
                 plane_of_columns(x + plane * size, axis, cols, plane * length, buffer)
         else:
             for plane in prange(p.N * p.C, num_threads=threads, schedule="static"):
                 plane_of_columns(x + plane * size, axis, cols, plane * length, buffer + threadid() * row)
-        fc_scratch_give(buffer)
+        fc_scratch_give(memory)
 
 
 def col2im(cnp.ndarray cols, cnp.ndarray x, Shape shape, int threads):
