@@ -108,7 +108,8 @@ cdef enum:
     KC = 256               # else about this long
     LANES_MAX = 768        # pixels in a block, when the reduction is short
     LANES_FRESH = 240      # where they are packed on the way
-    SPLIT_ROWS = 128       # fewest rows for which a task packs its pixels
+    SPLIT_ROWS = 128       # fewest rows for which a task packs its pixels,
+    SPLIT_STAGED = 512     # and stages them, if shares are equal without
     LEAST_OF_LINE = 32     # bytes of a panel's rows that lie together, if it is not packed
     STREAM_RUN = 128       # elements that lie together in a result that is written past the caches
     SERIAL_FLOPS = 4000000 # below this (about 40 us of work) waking a thread costs more than it saves
@@ -431,7 +432,7 @@ cdef int correlate(real *y, Correlation *c, int threads) except -1 nogil:
     splits = 1
     if blocks < 8 * threads and threads > 1:
         # Few blocks are seldom equal shares: their rows are dealt too, in pieces that repay packing the same pixels again.
-        splits = smaller(ceil_div(8 * threads, blocks), c.groups * c.rows // SPLIT_ROWS)
+        splits = smaller(ceil_div(8 * threads, blocks), c.groups * c.rows // (SPLIT_STAGED if c.staged and blocks % threads == 0 else SPLIT_ROWS))
         splits = larger(splits, ceil_div(threads if blocks < threads else 1, blocks))
         if c.groups > 1:
             splits = larger(splits, ceil_div(4 * threads, blocks))
