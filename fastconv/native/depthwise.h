@@ -4,7 +4,8 @@
  * with zeros around them (kernels/depthwise.pxi), and loads are whole. The order of every sum is that of the taps, whatever lane an element falls into.
  *
  *   roll     dense rows of taps, outputs one step apart: a row of the source is loaded once and added to the `taps` rows of outputs that see it
- *   comb     any other: outputs two steps apart (a stride), taps two outputs apart (its adjoint), dilation, tall filters
+ *   skip     the same for outputs two steps apart along both axes (a stride): every second row of the source goes to every second row of taps
+ *   comb     any other: outputs two steps apart, taps two outputs apart (the adjoint of a stride), dilation, tall filters
  *   slopes   gradient of the weights: a vector of partial sums for each tap
  *
  * Planes too small to fill vectors with rows are turned round, VL at once, so that lanes are planes (a sheaf): each pixel is a whole vector, in a grid with
@@ -40,13 +41,15 @@ typedef struct {
 #define ROLL_TAPS 7
 #define SLOPES_TAPS 7
 
-static inline int fc_planes_roll(const fc_planes *p)
+static inline int fc_planes_steps(const fc_planes *p, ix step)
 {
-    if (p->h.step > 1 || p->h.phases > 1 || p->w.step > 1 || p->w.phases > 1 || p->h.taps > ROLL_TAPS) return 0;
+    if (p->h.step != step || p->h.phases > 1 || p->w.step != step || p->w.phases > 1 || p->h.taps > ROLL_TAPS) return 0;
     for (ix t = 1; t < p->h.taps; t++)
         if (p->h.offset[t] != p->h.offset[0] + t) return 0;
     return 1;
 }
+static inline int fc_planes_roll(const fc_planes *p) { return fc_planes_steps(p, 1); }
+static inline int fc_planes_skip(const fc_planes *p) { return fc_planes_steps(p, 2); }
 #endif
 
 /* taps * nv accumulators + nv loads + 1 broadcast; taps * columns partial sums + columns loads + 1 */
@@ -180,6 +183,73 @@ static const NAME(planes_function) NAME(rolls)[][5] = {ROLL_NAMES(1), ROLL_NAMES
 #undef ROLL_ROW
 #undef ROLL_NAMES
 
+INLINE void NAME(skip_body)(const ix taps, const ix nv, const fc_planes *p, const fc_span *span, const REAL *const *source, const REAL *const *weight,
+                            const REAL *bias, REAL *const *result)
+{
+    /* A pair of rows of the source adds to the outputs of `kept` rows; with the first of them the oldest of these is done, or with the second. */
+    const ix across = p->w.taps, *offset = p->w.offset, kept = (taps + 1) / 2;
+    V c[(ROLL_TAPS + 1) / 2][SPAN_NV];
+    ix start[SPAN_NV], h = p->from * 2 + p->h.offset[0], room = p->y_pitch > VL ? 0 : p->y_pitch * (p->to - p->from);
+    const ix high = FC_MIN(p->h.high, (p->to - 1) * 2 + p->h.offset[0] + taps);
+    const REAL *x = source[0] + h * p->pitch;
+    REAL *y = result[0] + p->from * p->y_pitch;
+    UNROLL for (ix j = 0; j < nv; j++) start[j] = span->start[j] * 2;
+    UNROLL for (ix i = 0; i < kept; i++) UNROLL for (ix j = 0; j < nv; j++) c[i][j] = (V){0};
+    for (ix o = p->from; o < p->to + kept - 1; o++) {
+        UNROLL for (ix odd = 0; odd < 2; odd++, h++, x += p->pitch)
+        {
+            if (h < p->h.low || h >= high) continue;
+            const uint16_t *mask = span->mask;
+            for (ix s = 0; s < across; s++, mask += nv * 2) {
+                const REAL *at = x + offset[s], *w = weight[0] + odd * across + s;
+                if (s + 1 < across && offset[s + 1] == offset[s] + 1) { /* the next tap reads what lies between */
+                    UNROLL for (ix j = 0; j < nv; j++)
+                    {
+                        V a = LOADM(at + start[j], mask[j * 2]), b = LOADM(at + start[j] + VL, mask[j * 2 + 1]);
+                        V even = NAME(every_other)(a, b, 0), between = NAME(every_other)(a, b, 1);
+                        UNROLL for (ix i = 0; 2 * i + odd < taps; i++)
+                        {
+                            c[i][j] += w[2 * i * across] * even;
+                            c[i][j] += w[2 * i * across + 1] * between;
+                        }
+                    }
+                    s++, mask += nv * 2;
+                    continue;
+                }
+                UNROLL for (ix j = 0; j < nv; j++)
+                {
+                    V even = NAME(every_other)(LOADM(at + start[j], mask[j * 2]), LOADM(at + start[j] + VL, mask[j * 2 + 1]), 0);
+                    UNROLL for (ix i = 0; 2 * i + odd < taps; i++) c[i][j] += w[2 * i * across] * even;
+                }
+            }
+        }
+        if (o >= p->from + kept - 1) {
+            UNROLL for (ix j = 0; j < nv; j++) NAME(put_row)(y + span->start[j], c[kept - 1][j] + bias[0], span->count[j], room);
+            y += p->y_pitch;
+            room -= p->y_pitch;
+        }
+        UNROLL for (ix j = 0; j < nv; j++)
+        {
+            UNROLL for (ix i = kept - 1; i > 0; i--) c[i][j] = c[i - 1][j];
+            c[0][j] = (V){0};
+        }
+    }
+}
+
+#define SKIP(t, n)                                                                                                                                  \
+    static __attribute__((noinline)) void NAME(skip_##t##x##n)(const fc_planes *p, const fc_span *span, const REAL *const *source,                  \
+                                                               const REAL *const *weight, const REAL *bias, REAL *const *result)                    \
+    {                                                                                                                                               \
+        NAME(skip_body)(t, n, p, span, source, weight, bias, result);                                                                               \
+    }
+#define SKIP_ROW(t) SKIP(t, 1) SKIP(t, 2) SKIP(t, 3) SKIP(t, 4)
+#define SKIP_NAMES(t) {NAME(skip_##t##x1), NAME(skip_##t##x2), NAME(skip_##t##x3), NAME(skip_##t##x4)}
+SKIP_ROW(1) SKIP_ROW(2) SKIP_ROW(3) SKIP_ROW(4) SKIP_ROW(5) SKIP_ROW(6) SKIP_ROW(7)
+static const NAME(planes_function) NAME(skips)[][4] = {SKIP_NAMES(1), SKIP_NAMES(2), SKIP_NAMES(3), SKIP_NAMES(4), SKIP_NAMES(5), SKIP_NAMES(6), SKIP_NAMES(7)};
+#undef SKIP
+#undef SKIP_ROW
+#undef SKIP_NAMES
+
 INLINE void NAME(comb_body)(const ix nv, const ix step, const ix phases, const fc_planes *p, const fc_span *span, const REAL *const *source,
                             const REAL *const *weight, const REAL *bias, REAL *const *result)
 {
@@ -249,10 +319,12 @@ static const NAME(planes_function) NAME(combs)[][4] = {COMB_NAMES(1, 1), COMB_NA
 /* The rows of outputs from .. to of one plane, or of two if rows are of a single vector (`count` = 2). */
 static void NAME(planes)(const fc_planes *p, ix count, const REAL *const *source, const REAL *const *weight, const REAL *bias, REAL *const *result)
 {
+    const int skips = fc_planes_skip(p);
     for (ix b = 0; b < p->span_count; b++) {
         const fc_span *span = &p->spans[b];
         if (count == 2) NAME(rolls)[p->h.taps - 1][4](p, span, source, weight, bias, result);
         else if (p->rolls) NAME(rolls)[p->h.taps - 1][span->nv - 1](p, span, source, weight, bias, result);
+        else if (skips) NAME(skips)[p->h.taps - 1][span->nv - 1](p, span, source, weight, bias, result);
         else NAME(combs)[p->w.phases == 2 ? 2 : p->w.step - 1][span->nv - 1](p, span, source, weight, bias, result);
     }
 }
