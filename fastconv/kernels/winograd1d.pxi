@@ -36,7 +36,8 @@ cdef enum:
     WINO1_WIDE_BYTES = 448 * 1024   # a larger part where that fills vectors better
     WINO1_ROW_BYTES = 512 * 1024    # of a single row of tiles, or it is cut into pieces
     WINO1_NEAR_BYTES = 16 * 1024    # of the lanes that all filters pass over, and
-    WINO1_PIECE_BYTES = 20 * 1024   # of a vector's inputs: if they are more, and
+    WINO1_PIECE_BYTES = 20 * 1024   # of the inputs of a line of lanes: if they are more, and
+    WINO1_LINE = 64                 # bytes
     WINO1_PIECE_BATCHES = 3         # so many batches of filters read them, sums are taken in pieces
     WINO1_HELD_BYTES = 16 * 1024    # outputs that are held back: together a first-level cache
     WINO1_PIXELS = 256              # or so many by a vector of filters
@@ -88,7 +89,7 @@ cdef ix wino1_rows(ix rows, ix most, ix total, ix pitch, ix lanes, ix vl) noexce
 
 cdef void plan_wino1(real *tag, Correlation *c, Wino1 *w, size_t *shared, size_t *tables, size_t *per_thread) noexcept nogil:
     """Sizes from the problem of one sample alone. Fills the derived fields of `c` and `w` but the tables."""
-    cdef ix vl = vector_lanes(tag), size = sizeof(real), units, pieces, bytes, aligned, flat, lanes, brushes
+    cdef ix vl = vector_lanes(tag), size = sizeof(real), units, pieces, bytes, aligned, flat, lanes, brushes, near
     cdef fc_axis *ad = &c.axis[0]
     cdef fc_axis *ah = &c.axis[1]
     cdef fc_axis *aw = &c.axis[2]
@@ -156,11 +157,12 @@ cdef void plan_wino1(real *tag, Correlation *c, Wino1 *w, size_t *shared, size_t
     w.brush_rows = smaller(w.tile_rows, larger(1, WINO1_PIXELS // (w.g.m * lanes)))
     bytes = w.at_once * w.g.m * size
     w.block = smaller(WINO1_NEAR_BYTES // (larger(units, 1) * w.g.n * size), WINO1_HELD_BYTES // bytes) // vl * vl
-    w.block = larger(vl, smaller(w.block, ceil_div((w.tile_rows - 1) * w.g.pitch + lanes if w.flat else lanes, vl) * vl))
-    # Where the inputs of a single vector exceed a first-level cache, all filters pass over a piece of the sum before the next.
+    near = larger(vl, WINO1_LINE // size)  # lanes of a line, all of which comes when one does
+    w.block = larger(near, smaller(w.block, ceil_div((w.tile_rows - 1) * w.g.pitch + lanes if w.flat else lanes, vl) * vl))
+    # Where the inputs of a line of lanes exceed a first-level cache, all filters pass over a piece of the sum before the next.
     w.piece = larger(1, w.steps)
     if not w.brush:
-        w.piece = ceil_div(w.piece, larger(1, units * w.g.n * vl * size // WINO1_PIECE_BYTES) if w.batches >= WINO1_PIECE_BATCHES else 1)
+        w.piece = ceil_div(w.piece, larger(1, units * w.g.n * near * size // WINO1_PIECE_BYTES) if w.batches >= WINO1_PIECE_BATCHES else 1)
     w.sums = 0 if w.piece >= w.steps else padded(w.batches * w.at_once * w.g.n * w.block)
     shared[0] = <size_t> padded(c.groups * (w.batches * vl if w.brush else c.rows) * w.steps * w.g.n) * size
     tables[0] = <size_t> padded(w.steps + w.per_step * w.r) * sizeof(ix)

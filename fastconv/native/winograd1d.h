@@ -25,12 +25,16 @@ typedef struct {
 
 #endif
 
-/* Registers: n * WINO1_FILTERS sums, a vector of inputs, and where operands in memory cannot be broadcast a scalar. */
+/* Registers: n * WINO1_FILTERS sums, a vector of inputs, and where operands in memory cannot be broadcast a scalar. Where they are few, eight points are summed up in
+ * two turns. */
 #undef WINO1_FILTERS
+#undef WINO1_TURNS
 #if VBYTES == 64 || defined(__aarch64__)
 #define WINO1_FILTERS(n) ((n) == 8 ? 3 : 4)
+#define WINO1_TURNS(n) 1
 #else
-#define WINO1_FILTERS(n) ((n) == 8 ? 1 : 2)
+#define WINO1_FILTERS(n) ((n) == 8 ? 3 : 2)
+#define WINO1_TURNS(n) ((n) == 8 ? 2 : 1)
 #endif
 
 /* ---- inputs */
@@ -92,7 +96,7 @@ static void NAME(wino1_filters)(REAL *const *U, const ix *step, const REAL *taps
 
 /* Keep a vector that several products share in a register: the compiler would load it again for each and broadcast the scalars first, with twice the loads. */
 #undef WINO1_HOLD
-#if VBYTES == 64
+#if VBYTES >= 32
 #define WINO1_HOLD(v) __asm__("" : "+v"(v))
 #else
 #define WINO1_HOLD(v)
@@ -104,16 +108,21 @@ static void NAME(wino1_filters)(REAL *const *U, const ix *step, const REAL *taps
 INLINE V NAME(wino1_sum_body)(ix steps, const REAL *restrict U, const REAL *restrict T, const ix *restrict reach, ix plane, const REAL *bias, REAL *restrict out,
                               ix ldf, ix ldm, REAL *sums, int goes_on, int last, const ix f, const ix n, const ix m)
 {
+    const ix turns = WINO1_TURNS(n);
     V c[WINO_MAX][4], all = {0};
     UNROLL for (ix p = 0; p < n; p++) UNROLL for (ix i = 0; i < f; i++) c[p][i] = (V){0};
     if (goes_on) UNROLL for (ix p = 0; p < n; p++) UNROLL for (ix i = 0; i < f; i++) c[p][i] = *(const V *)(sums + (p * f + i) * VL);
-    for (ix k = 0; k < steps; k++, U += n * f) {
-        const REAL *x = T + reach[k];
-        UNROLL for (ix p = 0; p < n; p++)
-        {
-            V b = LOAD(x + p * plane);
-            WINO1_HOLD(b);
-            UNROLL for (ix i = 0; i < f; i++) c[p][i] += U[p * f + i] * b;
+    UNROLL for (ix turn = 0; turn < turns; turn++)
+    {
+        const REAL *u = U;
+        for (ix k = 0; k < steps; k++, u += n * f) {
+            const REAL *x = T + reach[k];
+            UNROLL for (ix p = turn * n / turns; p < (turn + 1) * n / turns; p++)
+            {
+                V b = LOAD(x + p * plane);
+                WINO1_HOLD(b);
+                UNROLL for (ix i = 0; i < f; i++) c[p][i] += u[p * f + i] * b;
+            }
         }
     }
     if (!last) {
@@ -139,15 +148,20 @@ INLINE V NAME(wino1_sum_body)(ix steps, const REAL *restrict U, const REAL *rest
 INLINE V NAME(wino1_brush_body)(ix steps, const REAL *restrict U, const REAL *restrict T, const ix *restrict reach, ix plane, const REAL *bias, REAL *restrict out,
                                 ix unused, ix ldm, REAL *sums, int goes_on, int last, const ix count, const ix n, const ix m)
 {
+    const ix turns = WINO1_TURNS(n);
     V c[WINO_MAX][4], all = {0};
     UNROLL for (ix p = 0; p < n; p++) UNROLL for (ix i = 0; i < count; i++) c[p][i] = (V){0};
-    for (ix k = 0; k < steps; k++, U += n * VL) {
-        const REAL *x = T + reach[k];
-        UNROLL for (ix p = 0; p < n; p++)
-        {
-            V u = *(const V *)(U + p * VL);
-            WINO1_HOLD(u);
-            UNROLL for (ix i = 0; i < count; i++) c[p][i] += x[p * plane + i] * u;
+    UNROLL for (ix turn = 0; turn < turns; turn++)
+    {
+        const REAL *at = U;
+        for (ix k = 0; k < steps; k++, at += n * VL) {
+            const REAL *x = T + reach[k];
+            UNROLL for (ix p = turn * n / turns; p < (turn + 1) * n / turns; p++)
+            {
+                V u = *(const V *)(at + p * VL);
+                WINO1_HOLD(u);
+                UNROLL for (ix i = 0; i < count; i++) c[p][i] += x[p * plane + i] * u;
+            }
         }
     }
     UNROLL for (ix i = 0; i < count; i++)
