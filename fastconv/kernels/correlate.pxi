@@ -45,7 +45,8 @@ cdef extern from "native/kernels.h" nogil:
     void fc_grid_cut(fc_grid *g, ix lanes)
     size_t fc_block_bytes(const fc_grid *g)
     void fc_block_place(fc_block *b, const fc_grid *g, char *memory)
-    void fc_block_make(fc_block *b, const fc_grid *g, ix id, int staged, ix run_size, ix row_size, ix sn, ix sd, ix sh)
+    void fc_block_make(fc_block *b, const fc_grid *g, ix id, int staged, ix run_size, ix row_size, ix sn, ix sd, ix sh, ix sw)
+    ix fc_block_lines(ix *at, ix most, const fc_block *b, ix every, ix line)
 
     ix lanes_f32()
     ix lanes_f64()
@@ -57,8 +58,8 @@ cdef extern from "native/kernels.h" nogil:
     void stage_f64(double *strip, const fc_source *s, const char *channel, const fc_axis *axis, const fc_block *b, ix max_rows, ix max_width)
     void gather_f32(float *B, ix stream, ix step, const float *strip, const ix *tap_offset, ix taps, const fc_block *b, ix first, ix last, ix ahead)
     void gather_f64(double *B, ix stream, ix step, const double *strip, const ix *tap_offset, ix taps, const fc_block *b, ix first, ix last, ix ahead)
-    void gather_turned_f32(float *dst, ix out_stream, const float *source, const ix *row_offset, ix rows, const fc_block *b, ix ahead)
-    void gather_turned_f64(double *dst, ix out_stream, const double *source, const ix *row_offset, ix rows, const fc_block *b, ix ahead)
+    void gather_turned_f32(float *dst, ix out_stream, const float *source, ix every, const ix *row_offset, ix rows, const fc_block *b, ix ahead)
+    void gather_turned_f64(double *dst, ix out_stream, const double *source, ix every, const ix *row_offset, ix rows, const fc_block *b, ix ahead)
     void transpose_f32(float *dst, ix out_stream, const float *src, ix in_stream, ix rows, ix vectors)
     void transpose_f64(double *dst, ix out_stream, const double *src, ix in_stream, ix rows, ix vectors)
     void turn_f32(float *dst, const float *rows, ix row_stride, ix rows_count, ix vectors)
@@ -77,7 +78,9 @@ cdef extern from "native/kernels.h" nogil:
         ix fetch, fetch_step
         ix b_vector
         ix source_step
-        ix ahead
+        ix every
+        const ix *next
+        ix next_lines, ahead
         ix panel, panels
         int fresh
         const ix *row
@@ -111,6 +114,7 @@ cdef enum:
     SPLIT_ROWS = 128       # fewest rows for which a task packs its pixels,
     SPLIT_STAGED = 512     # and stages them, if shares are equal without
     LEAST_OF_LINE = 32     # bytes of a panel's rows that lie together, if it is not packed
+    EVERY = 2              # pixels may lie so far apart in a source that is read in place, where a sum takes each at most once
     STREAM_RUN = 128       # elements that lie together in a result that is written past the caches
     SERIAL_FLOPS = 4000000 # below this (about 40 us of work) waking a thread costs more than it saves
 
@@ -130,8 +134,9 @@ cdef struct Correlation:
     int among          # nothing else writes the positions between the outputs: they hold the bias
     ix start, plane    # then: where output 0 lies in a plane, and its size
     # derived by prepare()
+    ix every           # how far pixels may lie apart that are read in place
     int staged
-    ix strides[3]      # of the source in elements, per output step (read in place)
+    ix strides[4]      # of the source in elements, per output step (read in place)
     ix sizes[3]        # of a run, a row and the whole strip (staged)
     int in_place       # the weights are
     ix a_row, a_step   # their strides in elements, packed or in place
@@ -140,7 +145,7 @@ cdef struct Correlation:
     int stream         # the result is written past the caches
     ix *tap_offset
     ix *row_offset     # of every row of the patch matrix, for a source read in place
-    ix ahead           # elements to a later block of the same source
+    ix later           # blocks to the one that a thread is likely to take after this one; 0: none is fetched early
 
 
 cdef struct Bands:
@@ -221,25 +226,29 @@ cdef void band_at(Bands *b, fc_grid *g, ix id, fc_run *run) noexcept nogil:
     run.width = b.width if g.ow - run.q > b.width else g.ow - run.q
 
 
-cdef int reads_in_place(fc_axis *axis, fc_source *source, ix itemsize) noexcept nogil:
-    """Whether vectors of a source can be loaded where they lie: nothing is padded, strided along the width, swapped or misaligned."""
-    cdef int i, inside = not source.swap and <size_t> source.data % itemsize == 0 and axis[2].step == 1 and (source.w == itemsize or axis[2].size == 1)
+cdef int reads_in_place(fc_axis *axis, fc_source *source, ix itemsize, ix every) noexcept nogil:
+    """Whether vectors of a source can be loaded where they lie: nothing is padded, strided along the width (by more than `every`), swapped or misaligned."""
+    cdef int i, inside = (not source.swap and <size_t> source.data % itemsize == 0 and axis[2].step <= every
+                          and (source.w == itemsize or axis[2].size == 1))
     for i in range(3):
         inside = inside and fc_axis_inside(&axis[i])
     return inside and not (source.n % itemsize or source.c % itemsize or source.d % itemsize or source.h % itemsize)
 
 
-cdef void prepare_axes(fc_axis *axis, fc_grid *grid, fc_source *source, ix itemsize, int *staged, ix *strides, ix *tap_offset, ix *sizes) noexcept nogil:
+cdef void prepare_axes(fc_axis *axis, fc_grid *grid, fc_source *source, ix itemsize, ix every, int *staged, ix *strides, ix *tap_offset,
+                       ix *sizes) noexcept nogil:
     """Decide between staging strips and reading the source in place, and tabulate where each tap lies.
 
-    strides: element strides (sn, sd, sh) of the source; sizes: (run, row, strip) sizes in elements. Needs the grid to be cut.
+    strides: element strides (sn, sd, sh, sw) of the source; sizes: (run, row, strip) sizes in elements. Needs the grid to be cut.
     """
     cdef ix a, b, c, t = 0
-    staged[0] = not reads_in_place(axis, source, itemsize)
+    staged[0] = not reads_in_place(axis, source, itemsize, every)
+    strides[3] = 1
     if not staged[0]:
         strides[0] = source.n // itemsize
         strides[1] = source.d // itemsize * axis[0].step
         strides[2] = source.h // itemsize * axis[1].step
+        strides[3] = axis[2].step
         sizes[0] = sizes[1] = sizes[2] = 0
         for a in range(axis[0].taps):
             for b in range(axis[1].taps):
@@ -296,7 +305,7 @@ cdef void stage_tiles(real *B, ix b_vector, real *strip, const Correlation *c, i
 cdef void correlate_task(real *y, Correlation *c, const real *packed, char *memory, ix id, ix first_unit, ix last_unit) noexcept nogil:
     """One block of pixels, for the weight panels [first_unit, last_unit) counted over all groups."""
     cdef ix mr = tile_mr(y), vl = vector_lanes(y)
-    cdef fc_block block
+    cdef fc_block block, later
     cdef fc_panel p
     cdef real *B = <real *> memory
     cdef real *strip = B + c.grid.lanes * c.whole
@@ -306,15 +315,22 @@ cdef void correlate_task(real *y, Correlation *c, const real *packed, char *memo
     cdef const real *A
     cdef const real *source
     cdef fc_tile *tile = <fc_tile *> (buffer + mr * larger(c.grid.lanes, tile_nv(y) * vl))
-    fc_block_place(&block, &c.grid, <char *> (tile + c.grid.lanes // vl))
-    fc_block_make(&block, &c.grid, id, c.staged, c.sizes[0], c.sizes[1], c.strides[0], c.strides[1], c.strides[2])
+    cdef ix *lines = <ix *> (tile + c.grid.lanes // vl)
+    fc_block_place(&block, &c.grid, <char *> (lines + c.grid.lanes))
+    fc_block_place(&later, &c.grid, <char *> (lines + c.grid.lanes) + (fc_block_bytes(&c.grid) + 7) // 8 * 8)
+    fc_block_make(&block, &c.grid, id, c.staged, c.sizes[0], c.sizes[1], c.strides[0], c.strides[1], c.strides[2], c.strides[3])
+    p.next, p.next_lines, p.ahead = lines, 0, 0
+    if c.later and id + c.later < c.grid.blocks:
+        fc_block_make(&later, &c.grid, id + c.later, 0, 0, 0, c.strides[0], c.strides[1], c.strides[2], c.strides[3])
+        p.next_lines = fc_block_lines(lines, c.grid.lanes, &later, c.strides[3], 64 // <ix> sizeof(real))
+        p.ahead = later.in_.at - block.in_.at
     p.kc, p.a_row, p.a_step = c.kc, c.a_row, c.a_step
     p.fetch_step = c.a_step if c.a_step != 1 else mr
     if real is float:
         tiles_of_f32(tile, &block, c.grid.yw)
     else:
         tiles_of_f64(tile, &block, c.grid.yw)
-    p.b_vector, p.ahead = c.whole * vl, c.ahead
+    p.b_vector, p.every = c.whole * vl, c.strides[3]
     p.source_step = c.source.c // <ix> sizeof(real) if c.taps == 1 else 0
     p.y_channel, p.yw, p.stream = c.y_channel, c.grid.yw, c.stream
     p.start, p.plane, p.grid = c.start, c.plane, &c.grid
@@ -382,7 +398,8 @@ cdef void plan_correlation(real *tag, Correlation *c, CorrelationPlan *p) noexce
     c.kc = c.whole = reduction_block(c.reduction, c.taps)
     place_weights(c, tile_mr(tag), sizeof(real))
     c.grid.vl = vl
-    c.staged = not reads_in_place(c.axis, &c.source, sizeof(real))
+    c.every = EVERY if c.taps == 1 else 1
+    c.staged = not reads_in_place(c.axis, &c.source, sizeof(real), c.every)
     if c.kc and (not c.staged or c.taps == 1):
         most = larger(1, WHOLE_BYTES // (vl * tile_nv(tag) * c.kc * <ix> sizeof(real)))  # pieces
         c.whole = ceil_div(ceil_div(c.reduction, c.kc), ceil_div(ceil_div(c.reduction, c.kc), most)) * c.kc
@@ -390,11 +407,11 @@ cdef void plan_correlation(real *tag, Correlation *c, CorrelationPlan *p) noexce
     if not c.staged:
         p.lanes = smaller(p.lanes, larger(1, LANES_FRESH // (vl * tile_nv(tag))) * vl * tile_nv(tag))
     fc_grid_cut(&c.grid, p.lanes)
-    prepare_axes(c.axis, &c.grid, &c.source, sizeof(real), &c.staged, c.strides, c.tap_offset, c.sizes)
+    prepare_axes(c.axis, &c.grid, &c.source, sizeof(real), c.every, &c.staged, c.strides, c.tap_offset, c.sizes)
     p.packed = <size_t> padded(0 if c.in_place else c.groups * c.panels * c.reduction * tile_mr(tag) + 1024) * sizeof(real)
     p.rows = <size_t> padded(0 if c.staged else c.reduction) * sizeof(ix)
     p.per_thread = <size_t> padded(c.grid.lanes * c.whole + c.sizes[2] + tile_mr(tag) * larger(c.grid.lanes, tile_nv(tag) * vl)) * sizeof(real)
-    p.per_thread = (p.per_thread + c.grid.lanes // vl * sizeof(fc_tile) + fc_block_bytes(&c.grid) + 127) // 64 * 64
+    p.per_thread = (p.per_thread + c.grid.lanes // vl * sizeof(fc_tile) + c.grid.lanes * sizeof(ix) + 2 * fc_block_bytes(&c.grid) + 135) // 64 * 64
 
 
 cdef void pack_panel(real *packed, Correlation *c, ix unit) noexcept nogil:
@@ -427,7 +444,7 @@ cdef int correlate(real *y, Correlation *c, int threads) except -1 nogil:
                 lanes = c.grid.vl * tile_nv(y)
             if lanes < c.grid.lanes:
                 fc_grid_cut(&c.grid, lanes)
-                prepare_axes(c.axis, &c.grid, &c.source, sizeof(real), &c.staged, c.strides, c.tap_offset, c.sizes)
+                prepare_axes(c.axis, &c.grid, &c.source, sizeof(real), c.every, &c.staged, c.strides, c.tap_offset, c.sizes)
     blocks = c.grid.blocks
     splits = 1
     if blocks < 8 * threads and threads > 1:
@@ -450,12 +467,12 @@ cdef int correlate(real *y, Correlation *c, int threads) except -1 nogil:
     memory = <char *> take_scratch(p.packed + p.rows + threads * p.per_thread + 64)
     packed = <real *> memory
     c.row_offset = NULL
-    c.ahead = 0
+    c.later = 0
     if not c.staged:
         c.row_offset = <ix *> (memory + p.packed)
         tabulate_rows(c.row_offset, c.channels, c.taps, c.source.c // <ix> sizeof(real), c.tap_offset)
         # Fetching early pays where every element is read once; neighbouring taps would ask for the same lines again.
-        c.ahead = threads * c.grid.lanes if c.taps == 1 else 0
+        c.later = ceil_div(threads, splits) if c.taps == 1 else 0
     if threads == 1:
         for task in range(0 if c.in_place else units):
             pack_panel(packed, c, task)

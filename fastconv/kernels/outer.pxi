@@ -27,7 +27,8 @@ cdef struct Side:
     fc_axis *axis
     ix channels, rows          # in a group: of the source, of its patch matrix
     int staged
-    ix strides[3]
+    ix every                   # how far pixels may lie apart that are read in place
+    ix strides[4]
     ix taps
     ix *sizes
     ix *tap_offset
@@ -82,7 +83,7 @@ cdef struct Phase:
 
 
 cdef void prepare_side(Side *s, fc_grid *grid, ix itemsize) noexcept nogil:
-    prepare_axes(s.axis, grid, s.source, itemsize, &s.staged, s.strides, s.tap_offset, s.sizes)
+    prepare_axes(s.axis, grid, s.source, itemsize, s.every, &s.staged, s.strides, s.tap_offset, s.sizes)
 
 
 cdef void cut_blocks(Outer *o, ix lanes, ix itemsize) noexcept nogil:
@@ -135,6 +136,7 @@ cdef void plan_outer(real *tag, Outer *o, OuterScratch *s) noexcept nogil:
     o.a, o.b = &o.dy_side, &o.x_side
     if o.taps == 1 and (o.columns - o.rows) * 4 * plane > o.rows * o.columns:  # what turning saves against turning dW once
         o.a, o.b = &o.x_side, &o.dy_side
+    o.a.every, o.b.every = 1, EVERY if o.taps == 1 else 1
     o.a_groups, o.b_groups = ceil_div(o.a.rows, vl), ceil_div(o.channels if o.by_taps else o.b.rows, vl)
     o.b_vectors = together if o.by_taps else o.b_groups
     o.ldc = o.b_vectors * vl
@@ -183,7 +185,7 @@ cdef ix bundle_runs(Outer *o, ix id, fc_run *run) noexcept nogil:
 
 cdef void make_block(fc_block *block, Outer *o, Side *s, ix id, char *memory) noexcept nogil:
     fc_block_place(block, &o.grid, memory)
-    fc_block_make(block, &o.grid, id, s.staged, s.sizes[0], s.sizes[1], s.strides[0], s.strides[1], s.strides[2])
+    fc_block_make(block, &o.grid, id, s.staged, s.sizes[0], s.sizes[1], s.strides[0], s.strides[1], s.strides[2], s.strides[3])
 
 
 cdef void tabulate_stretches(Outer *o, ix block_slot, ix id, char *memory, ix itemsize) noexcept nogil:
@@ -225,9 +227,9 @@ cdef void turn_patches(real *turned, ix span, real *patches, real *strip, Side *
     cdef const char *plane = s.source.data + channel * s.source.c
     if s.row_offset != NULL:
         if real is float:
-            gather_turned_f32(turned, span, <const float *> plane, s.row_offset + first, last - first, block, ahead)
+            gather_turned_f32(turned, span, <const float *> plane, s.strides[3], s.row_offset + first, last - first, block, ahead)
         else:
-            gather_turned_f64(turned, span, <const double *> plane, s.row_offset + first, last - first, block, ahead)
+            gather_turned_f64(turned, span, <const double *> plane, s.strides[3], s.row_offset + first, last - first, block, ahead)
         return
     pack_patches(patches, stream, strip, s.source, channel, s.axis, grid, block, s.tap_offset, s.taps, first, last)
     if real is float:

@@ -12,7 +12,9 @@ typedef struct {
     ix fetch, fetch_step;      /* where A of the next panel begins, and how far apart its lines are */
     ix b_vector;               /* room for a vector of a whole sum */
     ix source_step;            /* from row to row of a source that is read in place, if they are evenly spaced, else 0 */
-    ix ahead;                  /* elements to what is likely to be read after this block, or 0 */
+    ix every;                  /* and how far apart its pixels lie */
+    const ix *next;            /* where the lines begin, in every row of it, that are likely to be read after this block, */
+    ix next_lines, ahead;      /* how many, and how far the first one is */
     ix panel, panels;          /* number of this panel among those that pass over the block */
     int fresh;                 /* B is yet to be packed from a source that is read in place */
     const ix *row;             /* where every row of the patch matrix begins there */
@@ -169,8 +171,8 @@ static void NAME(panel)(const fc_panel *p, const fc_block *b, const fc_tile *til
     const ix ld = held ? b->vectors * VL : NV * VL;
     /* What is read next is fetched while the later panels multiply, a line of every row during a tile, so that memory has the time of all of them; if they are too
      * few, while the first is packed. */
-    const ix tiles = fc_ceil_div(b->vectors, NV), later = (p->panels - 1) * tiles, columns = b->vectors * VBYTES / 64 + 1;
-    const int spread = p->ahead && p->panel && later >= columns;
+    const ix tiles = fc_ceil_div(b->vectors, NV), later = (p->panels - 1) * tiles, columns = p->next_lines;
+    const int spread = columns && p->panel && later >= columns;
     ix column = spread ? (p->panel - 1) * tiles * columns / later : 0, due = spread ? (p->panel - 1) * tiles * columns % later : 0;
     NAME(sweep_of) t = {A, p->a_row, p->a_step, (const char *)(A + p->fetch), p->fetch_step * REAL_BYTES, B, source, p->source_step,
                         later < columns ? p->ahead : 0, A, 0, NULL, 0, buffer, ld, bias, 0};
@@ -179,13 +181,13 @@ static void NAME(panel)(const fc_panel *p, const fc_block *b, const fc_tile *til
         int fresh = p->fresh;
         nv = tile->nv;
         t.B = B + j * p->b_vector;
-        if (fresh && p->rows == MR && tile->whole && p->source_step) t.source = source + p->row[0] + b->in[b->in_first[j]].at;
+        if (fresh && p->rows == MR && tile->whole && p->source_step && p->every == 1) t.source = source + p->row[0] + b->in[b->in_first[j]].at;
         else if (fresh) {
-            NAME(gather)(t.B, VL, nv * VL, source, p->row, p->count, b, j, j + nv, p->ahead);
+            (p->every == 1 ? NAME(gather) : NAME(gather_second))(t.B, VL, nv * VL, source, p->row, p->count, b, j, j + nv, t.ahead);
             fresh = 0;
         } else if (spread) { /* in which of `later` tiles each of the columns is due */
             due += columns;
-            t.next = due >= later ? source + p->row[0] + b->in->at + p->ahead + column * (64 / REAL_BYTES) : A;
+            t.next = due >= later ? source + p->row[0] + p->next[column] : A;
             t.next_step = due >= later ? p->source_step : 0;
             if (due >= later) due -= later, column++;
         }

@@ -157,11 +157,11 @@ static inline void fc_block_place(fc_block *b, const fc_grid *g, char *memory)
     b->out_first = b->in_first + g->lanes / g->vl + 1;
 }
 
-static inline void fc_add_segment(fc_segment *list, ix *count, ix first, int lane, int len, ix at, int joins)
+static inline void fc_add_segment(fc_segment *list, ix *count, ix first, int lane, int len, ix at, ix every, int joins)
 {
     if (joins && *count > first) {
         fc_segment *last = &list[*count - 1];
-        if (last->lane + last->len == lane && last->at + last->len == at) {
+        if (last->lane + last->len == lane && last->at + last->len * every == at) {
             last->len += len;
             return;
         }
@@ -170,8 +170,8 @@ static inline void fc_add_segment(fc_segment *list, ix *count, ix first, int lan
 }
 
 /* Describe block `id`. `staged`: segments of `in` are offsets into the strip, in which a run takes `run_size` elements and a row `row_size`;
- * else offsets into the source itself, whose element strides are sn, sd, sh (and 1). */
-static inline void fc_block_make(fc_block *b, const fc_grid *g, ix id, int staged, ix run_size, ix row_size, ix sn, ix sd, ix sh)
+ * else offsets into the source itself, whose element strides are sn, sd, sh and sw. */
+static inline void fc_block_make(fc_block *b, const fc_grid *g, ix id, int staged, ix run_size, ix row_size, ix sn, ix sd, ix sh, ix sw)
 {
     ix row, q, lanes;
     if (g->by_row) {
@@ -189,6 +189,7 @@ static inline void fc_block_make(fc_block *b, const fc_grid *g, ix id, int stage
     b->runs = 0;
     ix oh = row % g->oh, od = row / g->oh % g->od, n = row / g->oh / g->od;
     ix ins = 0, outs = 0, vector = 0, in_first = 0, out_first = 0;
+    const ix every = staged ? 1 : sw;
     int lane = 0;
     b->in_first[0] = b->out_first[0] = 0;
     fc_run *run = NULL;
@@ -200,14 +201,14 @@ static inline void fc_block_make(fc_block *b, const fc_grid *g, ix id, int stage
             *run = (fc_run){n, od, oh, 0, g->by_row ? q : 0, g->by_row ? len : g->ow};
         }
         run->rows++;
-        ix in = staged ? (b->runs - 1) * run_size + (oh - run->oh) * row_size + (q - run->q) : n * sn + od * sd + oh * sh + q;
+        ix in = staged ? (b->runs - 1) * run_size + (oh - run->oh) * row_size + (q - run->q) : n * sn + od * sd + oh * sh + q * sw;
         ix out = n * g->yn + od * g->yd + oh * g->yh + q * g->yw;
         lanes -= len;
         while (len > 0) {
             int part = (int)(len < g->vl - lane ? len : g->vl - lane);
-            fc_add_segment(b->in, &ins, in_first, lane, part, in, 1);
-            fc_add_segment(b->out, &outs, out_first, lane, part, out, g->yw == 1);
-            in += part;
+            fc_add_segment(b->in, &ins, in_first, lane, part, in, every, 1);
+            fc_add_segment(b->out, &outs, out_first, lane, part, out, 1, g->yw == 1);
+            in += part * every;
             out += part * g->yw;
             len -= part;
             lane += part;
@@ -231,5 +232,17 @@ static inline void fc_block_make(fc_block *b, const fc_grid *g, ix id, int stage
         b->in_first[vector + 1] = ins;
         b->out_first[vector + 1] = outs;
     }
+}
+
+/* Where the lines of `line` elements begin that a block reads of a source in place, `every`-th element by element; returns how many, at most `most`. */
+static inline ix fc_block_lines(ix *at, ix most, const fc_block *b, ix every, ix line)
+{
+    const fc_segment *s = b->in, *end = b->in + b->in_first[b->vectors];
+    ix n = 0, next = 0;
+    for (; s < end; s++) {
+        if (n == 0 || next <= s->at || next > s->at + line) next = s->at; /* else the last line holds what this segment begins with */
+        for (; next <= s->at + (s->len - 1) * every && n < most; next += line) at[n++] = next;
+    }
+    return n;
 }
 #endif

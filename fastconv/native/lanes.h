@@ -103,6 +103,12 @@ INLINE V NAME(every_other)(V a, V b, int first)
     for (int i = 0; i < VL / 2; i++) { r[i] = a[2 * i + first]; r[VL / 2 + i] = b[2 * i + first]; }
     return r;
 }
+INLINE V NAME(second_of_each)(V a, V b)
+{
+    V r;
+    for (int i = 0; i < VL / 2; i++) { r[i] = a[2 * i]; r[VL / 2 + i] = b[2 * i + 1]; }
+    return r;
+}
 INLINE V NAME(zip)(V a, V b, int high)
 {
     V r;
@@ -114,6 +120,12 @@ INLINE V NAME(every_other)(V a, V b, const int first)
 {
     if (first) return __builtin_shuffle(a, b, (M)LANES_FROM(1, 2));
     return __builtin_shuffle(a, b, (M)LANES_FROM(0, 2));
+}
+/* The same of b moved down by a lane: elements 0, 2, ... of a and 1, 3, ... of what begins with a's last element */
+INLINE V NAME(second_of_each)(V a, V b)
+{
+    const M n = NAME(lane_numbers)() * 2;
+    return __builtin_shuffle(a, b, n + ((n >= (INT)VL) & 1));
 }
 /* a0 b0 a1 b1 ...: its lower or upper half */
 INLINE V NAME(zip)(V a, V b, const int high)

@@ -6,6 +6,29 @@
  * weights    any strides -> packed panel A[panel][k][MR]
  */
 
+#if VBYTES == 64
+/* Lanes of a mask from one place, of another from another; zeros elsewhere. */
+#if REAL_BYTES == 4
+INLINE V NAME(merge_more)(V v, const REAL *p, uint32_t mask, const REAL *q, uint32_t more)
+{
+    return (V)_mm512_mask_loadu_ps(_mm512_mask_loadu_ps((__m512)v, (__mmask16)mask, p), (__mmask16)more, q);
+}
+INLINE V NAME(merge_first)(const REAL *p, uint32_t mask, const REAL *q, uint32_t more)
+{
+    return (V)_mm512_mask_loadu_ps(_mm512_maskz_loadu_ps((__mmask16)mask, p), (__mmask16)more, q);
+}
+#else
+INLINE V NAME(merge_more)(V v, const REAL *p, uint32_t mask, const REAL *q, uint32_t more)
+{
+    return (V)_mm512_mask_loadu_pd(_mm512_mask_loadu_pd((__m512d)v, (__mmask8)mask, p), (__mmask8)more, q);
+}
+INLINE V NAME(merge_first)(const REAL *p, uint32_t mask, const REAL *q, uint32_t more)
+{
+    return (V)_mm512_mask_loadu_pd(_mm512_maskz_loadu_pd((__mmask8)mask, p), (__mmask8)more, q);
+}
+#endif
+#endif
+
 /* Every `step`-th element, without touching memory past the last one. */
 INLINE void NAME(copy_every)(REAL *dst, const char *src, ix count, ix step, ix stride, int swap)
 {
@@ -144,10 +167,17 @@ static void NAME(stage)(REAL *strip, const fc_source *s, const char *channel, co
     }
 }
 
+/* VL elements, `every` (1 or 2) apart, without touching memory past the last one. */
+INLINE V NAME(load_every)(const REAL *p, const ix every)
+{
+    return every == 1 ? LOAD(p) : NAME(second_of_each)(LOAD(p), LOAD(p + VL - 1));
+}
+
 /* Rows of the patch matrix, each at its own offset from the strip (or source), of vectors [first, last) of a block, the k-th of vector first + j at
- * B + j*stream + k*step. `ahead`: elements from here to what this thread is likely to gather next, 0 if it should not be fetched early. */
-static void NAME(gather)(REAL *restrict B, ix stream, ix step, const REAL *restrict strip, const ix *restrict tap_offset, ix taps, const fc_block *b,
-                         ix first, ix last, ix ahead)
+ * B + j*stream + k*step. Pixels lie `every` elements apart in the source. `ahead`: elements from here to what this thread is likely to gather next, 0 if it should
+ * not be fetched early. */
+INLINE void NAME(gather_body)(REAL *restrict B, ix stream, ix step, const REAL *restrict strip, const ix every, const ix *restrict tap_offset, ix taps,
+                              const fc_block *b, ix first, ix last, ix ahead)
 {
     for (ix j = first; j < last; j++, B += stream) {
         const fc_segment *seg = b->in + b->in_first[j], *end = b->in + b->in_first[j + 1];
@@ -155,33 +185,30 @@ static void NAME(gather)(REAL *restrict B, ix stream, ix step, const REAL *restr
             const REAL *p = strip + seg->at;
             for (ix t = 0; t < taps; t++) {
                 /* The same place of a later block: it has the time of a whole block of products to arrive. */
-                if (ahead) __builtin_prefetch(p + tap_offset[t] + ahead, 0, 2);
-                *(V *)(B + t * step) = LOAD(p + tap_offset[t]);
+                if (ahead) UNROLL for (ix e = 0; e < every; e++) __builtin_prefetch(p + tap_offset[t] + ahead + e * VL, 0, 2);
+                *(V *)(B + t * step) = NAME(load_every)(p + tap_offset[t], every);
             }
             continue;
         }
 #if VBYTES == 64
         if (end - seg <= 4) { /* a few masked loads, merged in a register; masked-off lanes are not touched in memory */
-            ix n = end - seg;
+            const ix n = end - seg;
             const REAL *p[4];
-            uint32_t mask[4];
+            uint32_t mask[4]; /* of `every` vectors */
             for (ix i = 0; i < 4; i++) {
                 const fc_segment *u = seg + FC_MIN(i, n - 1);
-                p[i] = strip + (u->at - u->lane);
-                mask[i] = i < n ? ((1u << u->len) - 1) << u->lane : 0;
+                p[i] = strip + (u->at - u->lane * every);
+                mask[i] = i < n ? ((1u << u->len * every) - 1) << u->lane * every & (every == 1 ? ~0u : 0x55555555u) : 0;
             }
             for (ix t = 0; t < taps; t++) {
-                ix o = tap_offset[t];
-#if REAL_BYTES == 4
-                __m512 v = _mm512_maskz_loadu_ps((__mmask16)mask[0], p[0] + o);
-                v = _mm512_mask_loadu_ps(v, (__mmask16)mask[1], p[1] + o);
-                if (n > 2) v = _mm512_mask_loadu_ps(_mm512_mask_loadu_ps(v, (__mmask16)mask[2], p[2] + o), (__mmask16)mask[3], p[3] + o);
-#else
-                __m512d v = _mm512_maskz_loadu_pd((__mmask8)mask[0], p[0] + o);
-                v = _mm512_mask_loadu_pd(v, (__mmask8)mask[1], p[1] + o);
-                if (n > 2) v = _mm512_mask_loadu_pd(_mm512_mask_loadu_pd(v, (__mmask8)mask[2], p[2] + o), (__mmask8)mask[3], p[3] + o);
-#endif
-                *(V *)(B + t * step) = (V)v;
+                const ix o = tap_offset[t];
+                V v[2];
+                UNROLL for (ix e = 0; e < every; e++)
+                {
+                    v[e] = NAME(merge_first)(p[0] + o + e * VL, mask[0] >> e * VL, p[1] + o + e * VL, mask[1] >> e * VL);
+                    if (n > 2) v[e] = NAME(merge_more)(v[e], p[2] + o + e * VL, mask[2] >> e * VL, p[3] + o + e * VL, mask[3] >> e * VL);
+                }
+                *(V *)(B + t * step) = every == 1 ? v[0] : NAME(every_other)(v[0], v[1], 0);
             }
             continue;
         }
@@ -191,10 +218,20 @@ static void NAME(gather)(REAL *restrict B, ix stream, ix step, const REAL *restr
             REAL *o = B + t * step;
             const REAL *p = strip + tap_offset[t];
             for (const fc_segment *u = seg; u < end; u++)
-                for (ix l = 0; l < u->len; l++) o[u->lane + l] = p[u->at + l];
+                for (ix l = 0; l < u->len; l++) o[u->lane + l] = p[u->at + l * every];
             for (ix l = used; l < VL; l++) o[l] = 0;
         }
     }
+}
+
+static void NAME(gather)(REAL *B, ix stream, ix step, const REAL *strip, const ix *tap_offset, ix taps, const fc_block *b, ix first, ix last, ix ahead)
+{
+    NAME(gather_body)(B, stream, step, strip, 1, tap_offset, taps, b, first, last, ahead);
+}
+
+static void NAME(gather_second)(REAL *B, ix stream, ix step, const REAL *strip, const ix *tap_offset, ix taps, const fc_block *b, ix first, ix last, ix ahead)
+{
+    NAME(gather_body)(B, stream, step, strip, 2, tap_offset, taps, b, first, last, ahead);
 }
 
 /* One VL x VL block. */
@@ -273,8 +310,9 @@ static void NAME(transpose)(REAL *restrict dst, ix out_stream, const REAL *restr
 }
 
 /* gather and transpose in one: rows of the patch matrix, each at its own offset from a source that is read in place, turned into [row group of VL][pixel][VL rows].
- * ahead: as for gather. */
-static void NAME(gather_turned)(REAL *restrict dst, ix out_stream, const REAL *restrict source, const ix *restrict row_offset, ix rows, const fc_block *b, ix ahead)
+ * every, ahead: as for gather. */
+INLINE void NAME(gather_turned_body)(REAL *restrict dst, ix out_stream, const REAL *restrict source, const ix every, const ix *restrict row_offset, ix rows,
+                                     const fc_block *b, ix ahead)
 {
     REAL panel[VL * VL] __attribute__((aligned(64)));
     for (ix g = 0; g < rows; g += VL, dst += out_stream) {
@@ -286,15 +324,26 @@ static void NAME(gather_turned)(REAL *restrict dst, ix out_stream, const REAL *r
                 const REAL *p = source + row_offset[g + r];
                 V v = {0};
                 if (seg->len == VL) {
-                    __builtin_prefetch(p + seg->at + ahead, 0, 2);
-                    v = LOAD(p + seg->at);
+                    UNROLL for (ix e = 0; e < every; e++) __builtin_prefetch(p + seg->at + ahead + e * VL, 0, 2);
+                    v = NAME(load_every)(p + seg->at, every);
                 } else
-                    for (const fc_segment *u = seg; u < end; u++) v += NAME(load_between)(p + u->at - u->lane, u->lane, u->lane + u->len);
+                    for (const fc_segment *u = seg; u < end; u++) {
+                        const REAL *q = p + u->at - u->lane * every;
+                        const ix low = u->lane * every, high = (u->lane + u->len - 1) * every + 1;
+                        const V part = NAME(load_between)(q, low, high);
+                        v += every == 1 ? part : NAME(every_other)(part, NAME(load_between)(q + VL, low - VL, high - VL), 0);
+                    }
                 *(V *)(panel + r * VL) = v;
             }
             NAME(transpose_block)(dst + j * VL * VL, panel);
         }
     }
+}
+
+static void NAME(gather_turned)(REAL *dst, ix out_stream, const REAL *source, ix every, const ix *row_offset, ix rows, const fc_block *b, ix ahead)
+{
+    if (every == 1) NAME(gather_turned_body)(dst, out_stream, source, 1, row_offset, rows, b, ahead);
+    else NAME(gather_turned_body)(dst, out_stream, source, 2, row_offset, rows, b, ahead);
 }
 
 /* The largest plane of taps that is shuffled as a whole. */
