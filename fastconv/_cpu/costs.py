@@ -17,6 +17,7 @@ from .views import TURN, VECTOR, phase_taps, pointwise
 
 BATCHES = 1, 8  # samples over which what a call does once is spread
 PANEL = 8  # rows of a register tile
+EVERY = 2  # pixels may lie so far apart in a source that is read in place (correlate.pxi)
 INNER_PANEL = 4  # rows of the tile of pixels that direct.h sums for the gradient of the weights
 PIECE = 256  # products of a sum that are added up in registers (correlate.pxi)
 WHOLE = 384 * 1024  # bytes of the pixels of a sum that is added up in one piece where they are not staged
@@ -85,7 +86,7 @@ class _Sum:
                 p.stride[2],
             )
             source, kernel, out = p.size, p.kernel, p.out
-            self.in_place = p.stride[2] == 1 and not max(p.pad_low + p.pad_high)
+            self.in_place = p.stride[2] <= (EVERY if p.taps == 1 else 1) and not max(p.pad_low + p.pad_high)
             self.read = 1
         else:
             steps = [min(stride, size) for stride, size in zip(p.stride, p.size)]
@@ -114,7 +115,8 @@ def _packed(problem, direction, samples):
     s = _Sum(problem, direction) if single is None else _Sum(single, "forward")
     if problem.taps == 1:  # the one phase that has it writes what lies between its outputs, too
         s.phases = s.strewn = s.read = 1
-        s.in_place = (direction != "forward" or problem.stride[2] == 1) and not max(problem.pad_low + problem.pad_high)
+        reached = direction != "forward" or problem.stride[2] <= EVERY
+        s.in_place = reached and not max(problem.pad_low + problem.pad_high)
     joined = problem.taps == 1  # rows lie one behind the other, or are staged so
     fresh = joined and s.in_place  # packed while the first panel multiplies
     rows = s.lines if joined else s.source[0]  # that are staged
@@ -149,15 +151,17 @@ def _packed_weight(p, samples):
     vectors = _ceil(columns, lanes)
     for_all = _ceil(channels, lanes) * p.taps  # vectors of columns where strips are turned for all taps
     by_taps = p.taps > 1 and for_all * (rows + TURNED) < vectors * (rows + TURNED_PATCHES)
+    every = EVERY if p.taps == 1 else 1  # how far pixels may lie apart that are not staged
     if by_taps:
         vectors = for_all
     elif (
         p.taps == 1 and 4 * pixels * (channels - rows) > rows * channels
     ):  # dy is turned, which has fewer channels
+        every = 1
         rows, columns, vectors = channels, rows, _ceil(rows, lanes)
     passes, staged = (
         samples * p.groups,
-        samples * p.C * (by_taps or max(p.stride) > 1 or max(p.pad_low + p.pad_high) > 0),
+        samples * p.C * (by_taps or p.stride[2] > every or max(p.pad_low + p.pad_high) > 0),
     )
     bytes_of_pixel = (_ceil(rows, lanes) + _ceil(channels if by_taps else columns, lanes)) * VECTOR
     block = max(SUMMED // 4, min(SUMMED, OUTER_BLOCK // bytes_of_pixel))

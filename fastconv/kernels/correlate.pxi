@@ -66,8 +66,10 @@ cdef extern from "native/kernels.h" nogil:
     void turn_f64(double *dst, const double *rows, ix row_stride, ix rows_count, ix vectors)
     void stage_dy_f32(float *dst, const char *src, ix rows, ix stride, ix width, ix step, int swap, ix pitch, ix size)
     void stage_dy_f64(double *dst, const char *src, ix rows, ix stride, ix width, ix step, int swap, ix pitch, ix size)
-    void stretch_f32(ix rows, ix nv, const fc_stretch *stretch, ix count, const float *A, ix a_row, const float *B, const ix *at, float *C, ix ldc, int accumulate)
-    void stretch_f64(ix rows, ix nv, const fc_stretch *stretch, ix count, const double *A, ix a_row, const double *B, const ix *at, double *C, ix ldc, int accumulate)
+    void stretch_f32(ix rows, ix nv, const fc_stretch *stretch, ix count, const float *A, ix a_row, const float *B, const ix *at, float *C, ix ldc, int accumulate,
+                     const char **early)
+    void stretch_f64(ix rows, ix nv, const fc_stretch *stretch, ix count, const double *A, ix a_row, const double *B, const ix *at, double *C, ix ldc, int accumulate,
+                     const char **early)
     void pack_weights_f32(float *A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps, int swap)
     void pack_weights_f64(double *A, const char *data, ix rows, ix row_stride, ix channels, ix channel_stride, const ix *tap_offset, ix taps, int swap)
     enum:
@@ -115,6 +117,7 @@ cdef enum:
     SPLIT_STAGED = 512     # and stages them, if shares are equal without
     LEAST_OF_LINE = 32     # bytes of a panel's rows that lie together, if it is not packed
     EVERY = 2              # pixels may lie so far apart in a source that is read in place, where a sum takes each at most once
+    FAR_BYTES = 4 << 20    # a source of this size is not found in a second-level cache
     STREAM_RUN = 128       # elements that lie together in a result that is written past the caches
     SERIAL_FLOPS = 4000000 # below this (about 40 us of work) waking a thread costs more than it saves
 
@@ -194,6 +197,11 @@ cdef ix block_lanes(ix kc, ix vl, ix nv, ix itemsize) noexcept nogil:
     if lanes > LANES_MAX // nr * nr:
         lanes = LANES_MAX // nr * nr
     return lanes if lanes > nr else nr
+
+
+cdef inline ix channels_ahead(const fc_source *s, ix samples, ix channels) noexcept nogil:
+    """Bytes from the rows of a channel that are staged to those that are two channels later: short pieces, which nothing else fetches early. 0: it is near anyway."""
+    return 2 * s.c if samples * channels * (s.c if s.c > 0 else -s.c) >= FAR_BYTES else 0
 
 
 cdef void tabulate_strip(fc_axis *axis, fc_grid *grid, ix *tap_offset, ix *sizes) noexcept nogil:
@@ -459,7 +467,7 @@ cdef int correlate(real *y, Correlation *c, int threads) except -1 nogil:
     else:
         c.stream = streams(pixels * c.groups * c.rows * sizeof(real)) and c.grid.yw == 1
         c.stream = c.stream and c.grid.ow * (c.grid.oh if c.grid.yh == c.grid.ow else 1) >= STREAM_RUN
-    c.source.ahead = 0
+    c.source.ahead = channels_ahead(&c.source, c.grid.samples, c.groups * c.channels)
     if c.staged and c.taps == 1:  # what a block stages is read once, in short pieces that nothing else would fetch early
         lanes = threads * c.grid.lanes
         plane = c.grid.oh * c.grid.ow

@@ -339,6 +339,7 @@ cdef int direct_correlate(real *y, Correlation *c, int threads) except -1 nogil:
     if pixels == 0 or c.groups * c.rows == 0:
         return 0
     per_thread = plan_direct(y, c, &d, &packed, &tables)
+    c.source.ahead = channels_ahead(&c.source, c.grid.samples, c.groups * c.channels)
     if 2.0 * pixels * c.groups * c.rows * c.reduction < SERIAL_FLOPS:
         threads = 1
     memory = <char *> take_scratch(packed + tables + threads * per_thread + 64)
@@ -549,6 +550,7 @@ cdef int direct_outer(real *dweight, real *dbias, Outer *o, int threads) except 
     cdef ix pixels = o.grid.samples * o.grid.od * o.grid.oh * o.grid.ow, task, i, size = p.sums // sizeof(real)
     cdef char *memory
     cdef const real *sums
+    o.source.ahead = channels_ahead(&o.source, o.grid.samples, o.groups * o.channels)
     if 2.0 * pixels * o.groups * o.rows * p.columns < SERIAL_FLOPS:
         threads = 1
     p.parts = fewer_parts(p.parts, o.grid.samples * o.grid.od * p.bands.bands * p.bands.pieces,

@@ -14,7 +14,8 @@ cdef enum:
     OUTER_LANES = 512             # pixels (float32) summed in registers before dW is touched
     OUTER_BYTES = 4 * 1024 * 1024 # of a block: what stays in a third-level cache
     OUTER_LEAST = 128             # pixels (float32) that a block has for all that
-    OUTER_CHUNK = 256 * 1024      # bytes of B that stay in a second-level cache while rows of A pass
+    OUTER_CHUNK = 512 * 1024      # bytes of B that stay in a second-level cache while rows of A pass
+    EARLY_TILES = 64              # panels times vectors of a block from which on it takes longer than finding out what to fetch meanwhile
     OUTER_TILES = 32              # tiles of dW in a block, below which several blocks are multiplied together
     TURN_GROUPS = 4               # vectors of rows that are turned in one task
     TURNED = 8                    # turning a vector of x, in multiplications of vectors: once for all taps,
@@ -64,6 +65,10 @@ cdef struct Outer:
     char *B                    # turned, likewise
     fc_stretch *stretch        # [block][stretches]
     ix *stretch_count
+    ix *a_lines                # where lines of a panel of A begin, [block][lanes]
+    ix *b_lines                # the same of a row of what is turned after this phase, where it is read in place
+    ix *line_count             # [block][2]
+    const char **idle          # for every pixel of a block: what does no harm if it is fetched
     ix dy_sizes[3]
     ix zero                    # the one tap of dy
     double *bias               # the sums of dy, [part][filter of all groups], or NULL
@@ -157,7 +162,8 @@ cdef void plan_outer(real *tag, Outer *o, OuterScratch *s) noexcept nogil:
     s.sums = <size_t> padded(o.groups * o.a.rows * o.ldc + (vl * vl if o.by_taps else 0)) * sizeof(real)  # turned in squares, which may reach past the end
     o.depth = larger(1, OUTER_BYTES // (o.parts * o.batch * size))
     s.block = o.parts * o.depth * o.batch * size
-    s.tables = (padded(o.columns + o.rows) + padded(o.parts * o.depth)) * sizeof(ix) + padded(o.parts * o.depth * o.stretches) * sizeof(fc_stretch)
+    s.tables = (padded(o.columns + o.rows) + padded(o.lanes + o.parts * o.depth * (3 + 2 * o.lanes))) * sizeof(ix)
+    s.tables += padded(o.parts * o.depth * o.stretches) * sizeof(fc_stretch)
     s.bias = bias_bytes(o.parts, o.groups * o.rows)
     s.per_thread = (padded(larger(o.sizes[2], o.dy_sizes[2]))
                     + (vl * larger(o.sizes[2], o.lanes) if o.by_taps else TURN_GROUPS * o.lanes * vl)) * sizeof(real)
@@ -218,6 +224,29 @@ cdef void tabulate_stretches(Outer *o, ix block_slot, ix id, char *memory, ix it
                 s[n].a, s[n].b, s[n].len = block.in_[i].at, v * vl + block.in_[i].lane, block.in_[i].len
                 n += 1
     o.stretch_count[block_slot] = n
+
+
+cdef void tabulate_early(Outer *o, ix block_slot, ix next_id, char *memory, ix rows, ix itemsize) noexcept nogil:
+    """Lines that are fetched while a block is multiplied: of A, for the `rows` rows of a panel, and of block `next_id` of what will be turned then. None where
+    there is little to multiply."""
+    cdef const fc_stretch *s = o.stretch + block_slot * o.stretches
+    cdef ix *lines = o.a_lines + block_slot * o.lanes
+    cdef fc_block block
+    cdef ix n = 0, i, r, at
+    o.line_count[2 * block_slot] = o.line_count[2 * block_slot + 1] = 0
+    if ceil_div(o.a.rows, rows) * o.b_vectors < EARLY_TILES:
+        return
+    for r in range(rows):
+        for i in range(o.stretch_count[block_slot]):
+            at = s[i].a
+            while at < s[i].a + s[i].len and n < o.lanes:
+                lines[n] = at + r * o.a_row
+                at += 64 // itemsize
+                n += 1
+    o.line_count[2 * block_slot] = n
+    if o.b.row_offset != NULL and o.b.taps == 1 and next_id < o.blocks:
+        make_block(&block, o, o.b, next_id, memory)
+        o.line_count[2 * block_slot + 1] = fc_block_lines(o.b_lines + block_slot * o.lanes, o.lanes, &block, o.b.strides[3], 64 // itemsize)
 
 
 cdef void turn_patches(real *turned, ix span, real *patches, real *strip, Side *s, ix channel, const fc_grid *grid, const fc_block *block, ix first, ix last,
@@ -309,6 +338,17 @@ cdef void multiply_block(real *sums, Outer *o, ix at, ix slot, ix group, ix firs
     cdef const real *base = <const real *> o.A + (at * o.batch + slot) * o.a_groups * o.a_span
     cdef const real *A
     cdef const real *B = <const real *> o.B + (at * o.batch + slot) * o.b_groups * o.b_span
+    # What comes next is fetched in shares: A of the next panel by the tiles of this one, what will be turned by all tiles of the block.
+    cdef const char *own[OUTER_LANES]
+    cdef const char **early = o.idle
+    cdef const ix *a_lines = o.a_lines + at * o.lanes
+    cdef const ix *b_lines = o.b_lines + at * o.lanes
+    cdef ix a_count = o.line_count[2 * at], b_count = o.line_count[2 * at + 1], tiles = ceil_div(last - first, tile_nv(sums)), tile, n
+    cdef ix all_tiles = ceil_div(o.b_vectors, tile_nv(sums)), calls = all_tiles * ceil_div(o.a.rows, mr), call
+    cdef const real *row_of_b = <const real *> (o.b.source.data + group * o.b.channels * o.b.source.c)
+    if a_count or b_count:
+        early = own
+        memcpy(own, o.idle, o.lanes * sizeof(char *))
     if o.in_place:
         base = <const real *> (o.a.source.data + group * o.a.channels * o.a.source.c)
     cdef double *bias = NULL if o.bias == NULL else o.bias + (at % o.parts * o.groups + group) * o.rows
@@ -322,16 +362,28 @@ cdef void multiply_block(real *sums, Outer *o, ix at, ix slot, ix group, ix firs
         row = panel * mr
         rows = smaller(mr, o.a.rows - row)
         A = base + row * o.a_row if o.in_place else base + row // vl * o.a_span + row % vl * o.a_row
-        j = first
+        j, tile = first, 0
         while j < last:
             nv = tile_width_f32(last - j) if real is float else tile_width_f64(last - j)
+            n = 0
+            if panel + 1 < last_panel:
+                for i in range(tile * a_count // tiles, (tile + 1) * a_count // tiles):
+                    early[n] = <const char *> (A + mr * o.a_row + a_lines[i])
+                    n += 1
+            if b_count:
+                call = panel * all_tiles + first // tile_nv(sums) + tile
+                for v in range(call * o.b.rows // calls, (call + 1) * o.b.rows // calls):
+                    for i in range(smaller(b_count, o.lanes - n)):
+                        early[n] = <const char *> (row_of_b + o.b.row_offset[v] + b_lines[i])
+                        n += 1
+            tile += 1
             for i in range(nv):
                 v = j + i
                 offset[i] = v // o.taps * o.b_span + o.tap_offset[v % o.taps] * vl if o.by_taps else v * o.b_span
             if real is float:
-                stretch_f32(rows, nv, stretch, o.stretch_count[at], A, o.a_row, B, offset, sums + row * o.ldc + j * vl, o.ldc, accumulate)
+                stretch_f32(rows, nv, stretch, o.stretch_count[at], A, o.a_row, B, offset, sums + row * o.ldc + j * vl, o.ldc, accumulate, early)
             else:
-                stretch_f64(rows, nv, stretch, o.stretch_count[at], A, o.a_row, B, offset, sums + row * o.ldc + j * vl, o.ldc, accumulate)
+                stretch_f64(rows, nv, stretch, o.stretch_count[at], A, o.a_row, B, offset, sums + row * o.ldc + j * vl, o.ldc, accumulate, early)
             j += nv
         if bias != NULL and o.a == &o.dy_side and first == 0:  # of which a cache has now
             if real is float:
@@ -411,6 +463,7 @@ cdef void run_phase(real *sums, Outer *o, Phase *f, char *memory, size_t per_thr
     tasks *= f.splits
     for task in range(f.blocks):
         tabulate_stretches(o, task, f.id + task, memory, sizeof(real))
+        tabulate_early(o, task, f.id + task + o.parts * o.depth, memory, tile_mr(sums), sizeof(real))
     if threads == 1:
         for task in range(turns):
             turn_task(sums, o, f, memory, task)
@@ -437,11 +490,13 @@ cdef int outer(real *dweight, real *dbias, Outer *o, int threads) except -1 nogi
         no_bias(dbias, o.groups * o.rows)
         return 0
     plan_outer(dweight, o, &s)
+    o.source.ahead = channels_ahead(&o.source, o.grid.samples, o.groups * o.channels)
     even_blocks(o, sizeof(real))
     if 2.0 * pixels * o.groups * o.rows * o.columns < SERIAL_FLOPS:
         threads = 1
     o.parts = smaller(o.parts, o.blocks)
-    o.depth = smaller(o.depth, ceil_div(o.blocks, o.parts))
+    # Threads wait for one another after every phase; one alone has what it turned in its own cache, if that is little.
+    o.depth = smaller(o.depth, ceil_div(o.blocks, o.parts)) if threads > 1 else 1
     direct = o.parts == 1 and not o.by_taps and o.b == &o.x_side and o.columns == o.ldc
     memory = <char *> take_scratch(s.block + s.tables + s.bias + s.sums * (0 if direct else o.parts) + threads * s.per_thread + 64)
     o.A = memory
@@ -449,8 +504,14 @@ cdef int outer(real *dweight, real *dbias, Outer *o, int threads) except -1 nogi
     tables = memory + s.block
     o.stretch = <fc_stretch *> tables
     o.stretch_count = <ix *> (tables + padded(o.parts * o.depth * o.stretches) * sizeof(fc_stretch))
+    o.line_count = o.stretch_count + o.parts * o.depth
+    o.a_lines = o.line_count + 2 * o.parts * o.depth
+    o.b_lines = o.a_lines + o.parts * o.depth * o.lanes
+    o.idle = <const char **> (o.b_lines + o.parts * o.depth * o.lanes)
+    for task in range(o.lanes):
+        o.idle[task] = tables
     if not o.b.staged:
-        o.b.row_offset = o.stretch_count + padded(o.parts * o.depth)
+        o.b.row_offset = o.stretch_count + padded(o.lanes + o.parts * o.depth * (3 + 2 * o.lanes))
         tabulate_rows(o.b.row_offset, o.b.channels, o.b.taps, o.b.source.c // <ix> sizeof(real), o.b.tap_offset)
     rest = tables + s.tables
     o.bias = begin_bias(dbias, rest, o.parts, o.groups * o.rows)

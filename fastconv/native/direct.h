@@ -154,33 +154,16 @@ typedef void (*NAME(spread_function))(ix kc, const REAL *A, ix a_step, const REA
     {                                                                                                                                               \
         NAME(spread_body)(FC_MIN(r, MR), FC_MIN(n, NV), kc, A, a_step, strip, start, reach, bias, C, ldc, to);                                      \
     }
-#define SPREAD_ROW(r) SPREAD(r, 1) SPREAD(r, 2) SPREAD(r, 3) SPREAD(r, 4) SPREAD(r, 5) SPREAD(r, 6)
-#define SPREAD_NAMES(r)                                                                                                                             \
-    {NAME(spread_##r##x1), NAME(spread_##r##x2), NAME(spread_##r##x3), NAME(spread_##r##x4), NAME(spread_##r##x5), NAME(spread_##r##x6)}
-SPREAD_ROW(1) SPREAD_ROW(2)
-#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
-SPREAD_ROW(3) SPREAD_ROW(4)
-#endif
-#if VBYTES == 64
-SPREAD_ROW(5) SPREAD_ROW(6) SPREAD_ROW(7) SPREAD_ROW(8)
-#endif
-static const NAME(spread_function) NAME(spreads)[][6] = {
-    SPREAD_NAMES(1), SPREAD_NAMES(2),
-#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
-    SPREAD_NAMES(3), SPREAD_NAMES(4),
-#endif
-#if VBYTES == 64
-    SPREAD_NAMES(5), SPREAD_NAMES(6), SPREAD_NAMES(7), SPREAD_NAMES(8),
-#endif
-};
+EACH_TILE(SPREAD)
 #undef SPREAD
-#undef SPREAD_ROW
-#undef SPREAD_NAMES
+#define SPREAD(r, n) NAME(spread_##r##x##n),
+static const NAME(spread_function) NAME(spreads)[] = {EACH_TILE(SPREAD)};
+#undef SPREAD
 
 INLINE void NAME(spread)(ix rows, ix nv, ix kc, const REAL *A, ix a_step, const REAL *strip, const ix *start, const ix *reach, const REAL *bias, REAL *C,
                          ix ldc, const ix *to)
 {
-    NAME(spreads)[rows - 1][nv - 1](kc, A, a_step, strip, start, reach, bias, C, ldc, to);
+    TILE_OF(spreads, rows, nv)(kc, A, a_step, strip, start, reach, bias, C, ldc, to);
 }
 
 /* out[v][i][VL] = bias[v] + sum over k of A[v][k][VL] * strip[reach[k] + i], for `count` outputs i of nv vectors of filters: bias, A and out of one after another */

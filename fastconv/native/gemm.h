@@ -1,3 +1,28 @@
+/* Register tiles: a function for every height and width, so that edges do not multiply by padding, and tables of them.
+ *
+ * EACH_TILE(F): F(r, n) for every tile of r rows by n vectors, in the order of the tables.
+ */
+#undef TILE_WIDTHS
+#undef EACH_WIDTH
+#undef EACH_TILE
+#undef TILE_OF
+#define TILE_OF(table, rows, nv) NAME(table)[((rows) - 1) * TILE_WIDTHS + (nv) - 1]
+#if VBYTES >= 32
+#define TILE_WIDTHS 3
+#define EACH_WIDTH(F, r) F(r, 1) F(r, 2) F(r, 3)
+#else
+#define TILE_WIDTHS 6
+#define EACH_WIDTH(F, r) F(r, 1) F(r, 2) F(r, 3) F(r, 4) F(r, 5) F(r, 6)
+#endif
+#if VBYTES == 64
+#define EACH_TILE(F)                                                                                                                                \
+    EACH_WIDTH(F, 1) EACH_WIDTH(F, 2) EACH_WIDTH(F, 3) EACH_WIDTH(F, 4) EACH_WIDTH(F, 5) EACH_WIDTH(F, 6) EACH_WIDTH(F, 7) EACH_WIDTH(F, 8)
+#elif VBYTES == 32 || REAL_BYTES == 4
+#define EACH_TILE(F) EACH_WIDTH(F, 1) EACH_WIDTH(F, 2) EACH_WIDTH(F, 3) EACH_WIDTH(F, 4)
+#else
+#define EACH_TILE(F) EACH_WIDTH(F, 1) EACH_WIDTH(F, 2)
+#endif
+
 /* The register tile: C[rows][nv*VL] (+)= A[kc][rows] * B[kc][nv*VL], from packed panels.
  *
  * A: element (i, k) at A[k*a_step + i]. B: nv streams of vectors, stream j at B + j*b_stream, vector k at + k*VL. C: row i at C + i*ldc, unaligned.
@@ -39,34 +64,16 @@ typedef void (*NAME(tile_function))(ix kc, const REAL *A, ix a_step, const REAL 
     {                                                                                                                                               \
         NAME(tile_body)(FC_MIN(r, MR), FC_MIN(n, NV), kc, A, a_step, B, b_stream, C, ldc, accumulate, bias, ahead);                                 \
     }
-#define TILE_ROW(r) TILE(r, 1) TILE(r, 2) TILE(r, 3) TILE(r, 4) TILE(r, 5) TILE(r, 6)
-#undef FC_TILE_NAMES
-#define FC_TILE_NAMES(r) {NAME(tile_##r##x1), NAME(tile_##r##x2), NAME(tile_##r##x3), NAME(tile_##r##x4), NAME(tile_##r##x5), NAME(tile_##r##x6)}
-TILE_ROW(1) TILE_ROW(2)
-#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
-TILE_ROW(3) TILE_ROW(4)
-#endif
-#if VBYTES == 64
-TILE_ROW(5) TILE_ROW(6) TILE_ROW(7) TILE_ROW(8)
-#endif
-
-/* One function for every height and width of tile, so that edges do not multiply by padding. */
-static const NAME(tile_function) NAME(tiles)[][6] = {
-    FC_TILE_NAMES(1), FC_TILE_NAMES(2),
-#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
-    FC_TILE_NAMES(3), FC_TILE_NAMES(4),
-#endif
-#if VBYTES == 64
-    FC_TILE_NAMES(5), FC_TILE_NAMES(6), FC_TILE_NAMES(7), FC_TILE_NAMES(8),
-#endif
-};
+EACH_TILE(TILE)
 #undef TILE
-#undef TILE_ROW
+#define TILE(r, n) NAME(tile_##r##x##n),
+static const NAME(tile_function) NAME(tiles)[] = {EACH_TILE(TILE)};
+#undef TILE
 
 INLINE void NAME(tile)(ix rows, ix nv, ix kc, const REAL *A, ix a_step, const REAL *B, ix b_stream, REAL *C, ix ldc, int accumulate, const REAL *bias,
                        ix ahead)
 {
-    NAME(tiles)[rows - 1][nv - 1](kc, A, a_step, B, b_stream, C, ldc, accumulate, bias, ahead);
+    TILE_OF(tiles, rows, nv)(kc, A, a_step, B, b_stream, C, ldc, accumulate, bias, ahead);
 }
 
 /* The tile of correlations, whose operands are read where they lie: A at any strides; B from a packed panel, or, `fresh`, from rows of an image, which are packed on
@@ -135,44 +142,22 @@ typedef void (*NAME(sweep_function))(ix kc, const NAME(sweep_of) *t);
 
 #define SWEEP(r, n)                                                                                                                                 \
     static __attribute__((noinline)) void NAME(sweep_##r##x##n)(ix kc, const NAME(sweep_of) *t) { NAME(sweep_body)(FC_MIN(r, MR), FC_MIN(n, NV), 0, kc, t); }
-#define FRESH(n)                                                                                                                                    \
+#define FRESH(r, n)                                                                                                                                 \
     static __attribute__((noinline)) void NAME(fresh_##n)(ix kc, const NAME(sweep_of) *t) { NAME(sweep_body)(MR, FC_MIN(n, NV), 1, kc, t); }
-#if VBYTES >= 32
-#define SWEEP_ROW(r) SWEEP(r, 1) SWEEP(r, 2) SWEEP(r, 3)
-#define SWEEP_NAMES(r) {NAME(sweep_##r##x1), NAME(sweep_##r##x2), NAME(sweep_##r##x3)}
-FRESH(1) FRESH(2) FRESH(3)
-static const NAME(sweep_function) NAME(freshes)[] = {NAME(fresh_1), NAME(fresh_2), NAME(fresh_3)};
-#else
-#define SWEEP_ROW(r) SWEEP(r, 1) SWEEP(r, 2) SWEEP(r, 3) SWEEP(r, 4) SWEEP(r, 5) SWEEP(r, 6)
-#define SWEEP_NAMES(r) {NAME(sweep_##r##x1), NAME(sweep_##r##x2), NAME(sweep_##r##x3), NAME(sweep_##r##x4), NAME(sweep_##r##x5), NAME(sweep_##r##x6)}
-FRESH(1) FRESH(2) FRESH(3) FRESH(4) FRESH(5) FRESH(6)
-static const NAME(sweep_function) NAME(freshes)[] = {NAME(fresh_1), NAME(fresh_2), NAME(fresh_3), NAME(fresh_4), NAME(fresh_5), NAME(fresh_6)};
-#endif
-SWEEP_ROW(1) SWEEP_ROW(2)
-#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
-SWEEP_ROW(3) SWEEP_ROW(4)
-#endif
-#if VBYTES == 64
-SWEEP_ROW(5) SWEEP_ROW(6) SWEEP_ROW(7) SWEEP_ROW(8)
-#endif
-static const NAME(sweep_function) NAME(sweeps)[][VBYTES >= 32 ? 3 : 6] = {
-    SWEEP_NAMES(1), SWEEP_NAMES(2),
-#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
-    SWEEP_NAMES(3), SWEEP_NAMES(4),
-#endif
-#if VBYTES == 64
-    SWEEP_NAMES(5), SWEEP_NAMES(6), SWEEP_NAMES(7), SWEEP_NAMES(8),
-#endif
-};
+EACH_TILE(SWEEP)
+EACH_WIDTH(FRESH, MR)
 #undef SWEEP
 #undef FRESH
-#undef SWEEP_ROW
-#undef SWEEP_NAMES
+#define SWEEP(r, n) NAME(sweep_##r##x##n),
+#define FRESH(r, n) NAME(fresh_##n),
+static const NAME(sweep_function) NAME(sweeps)[] = {EACH_TILE(SWEEP)}, NAME(freshes)[] = {EACH_WIDTH(FRESH, MR)};
+#undef SWEEP
+#undef FRESH
 
 /* A whole sum of `count` products in pieces of kc, which are added up in order. fresh: only for MR rows. */
 static void NAME(sweep)(ix rows, ix nv, int fresh, ix count, ix kc, const NAME(sweep_of) *whole)
 {
-    const NAME(sweep_function) piece = fresh ? NAME(freshes)[nv - 1] : NAME(sweeps)[rows - 1][nv - 1];
+    const NAME(sweep_function) piece = fresh ? NAME(freshes)[nv - 1] : TILE_OF(sweeps, rows, nv);
     if (count <= kc) {
         piece(count, whole);
         return;
@@ -196,10 +181,10 @@ static void NAME(sweep)(ix rows, ix nv, int fresh, ix count, ix kc, const NAME(s
 /* The same over pixels as the index of the sum: C[rows][nv*VL] (+)= sum over stretches s, pixels p < s.len of A[rows][s.a + p] * B[s.b + p][nv*VL].
  *
  * A: row i at A + i*a_row, as images lie. B: vector j of pixel q at B + at[j] + q*VL; streams may overlap, as those of neighbouring taps do.
- * The order of every element's sum is that of the pixels, then + C.
+ * The order of every element's sum is that of the pixels, then + C. early: for every pixel, a line that is fetched meanwhile.
  */
 INLINE void NAME(stretch_body)(const ix rows, const ix nv, const fc_stretch *stretch, ix count, const REAL *restrict A, ix a_row, const REAL *restrict B,
-                               const ix *restrict at, REAL *restrict C, ix ldc, int accumulate)
+                               const ix *restrict at, REAL *restrict C, ix ldc, int accumulate, const char *const *early)
 {
     V c[MR][NV];
     if (accumulate) UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) FETCH_TO_WRITE(C + i * ldc + j * VL);
@@ -210,6 +195,7 @@ INLINE void NAME(stretch_body)(const ix rows, const ix nv, const fc_stretch *str
         UNROLL for (ix i = 0; i < rows; i += 3) a[i / 3] = A + stretch[s].a + i * a_row;
         for (ix p = 0, end = stretch[s].len * VL; p < end; p += VL) {
             V b[NV];
+            __builtin_prefetch(*early++, 0, 2);
             UNROLL for (ix j = 0; j < nv; j++) b[j] = *(const V *)(x[j] + p);
             UNROLL for (ix i = 0; i < rows; i++) UNROLL for (ix j = 0; j < nv; j++) c[i][j] += a[i / 3][i % 3 * a_row] * b[j];
             UNROLL for (ix i = 0; i < rows; i += 3) a[i / 3]++;
@@ -227,41 +213,24 @@ INLINE void NAME(stretch_body)(const ix rows, const ix nv, const fc_stretch *str
 }
 
 typedef void (*NAME(stretch_function))(const fc_stretch *stretch, ix count, const REAL *A, ix a_row, const REAL *B, const ix *at, REAL *C, ix ldc,
-                                       int accumulate);
+                                       int accumulate, const char *const *early);
 
 #define STRETCH(r, n)                                                                                                                               \
     static __attribute__((noinline)) void NAME(stretch_##r##x##n)(const fc_stretch *stretch, ix count, const REAL *A, ix a_row, const REAL *B,      \
-                                                                  const ix *at, REAL *C, ix ldc, int accumulate)                                    \
+                                                                  const ix *at, REAL *C, ix ldc, int accumulate, const char *const *early)          \
     {                                                                                                                                               \
-        NAME(stretch_body)(FC_MIN(r, MR), FC_MIN(n, NV), stretch, count, A, a_row, B, at, C, ldc, accumulate);                                      \
+        NAME(stretch_body)(FC_MIN(r, MR), FC_MIN(n, NV), stretch, count, A, a_row, B, at, C, ldc, accumulate, early);                               \
     }
-#define STRETCH_ROW(r) STRETCH(r, 1) STRETCH(r, 2) STRETCH(r, 3) STRETCH(r, 4) STRETCH(r, 5) STRETCH(r, 6)
-#define STRETCH_NAMES(r)                                                                                                                            \
-    {NAME(stretch_##r##x1), NAME(stretch_##r##x2), NAME(stretch_##r##x3), NAME(stretch_##r##x4), NAME(stretch_##r##x5), NAME(stretch_##r##x6)}
-STRETCH_ROW(1) STRETCH_ROW(2)
-#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
-STRETCH_ROW(3) STRETCH_ROW(4)
-#endif
-#if VBYTES == 64
-STRETCH_ROW(5) STRETCH_ROW(6) STRETCH_ROW(7) STRETCH_ROW(8)
-#endif
-static const NAME(stretch_function) NAME(stretches)[][6] = {
-    STRETCH_NAMES(1), STRETCH_NAMES(2),
-#if VBYTES == 64 || REAL_BYTES == 4 || VBYTES == 32
-    STRETCH_NAMES(3), STRETCH_NAMES(4),
-#endif
-#if VBYTES == 64
-    STRETCH_NAMES(5), STRETCH_NAMES(6), STRETCH_NAMES(7), STRETCH_NAMES(8),
-#endif
-};
+EACH_TILE(STRETCH)
 #undef STRETCH
-#undef STRETCH_ROW
-#undef STRETCH_NAMES
+#define STRETCH(r, n) NAME(stretch_##r##x##n),
+static const NAME(stretch_function) NAME(stretches)[] = {EACH_TILE(STRETCH)};
+#undef STRETCH
 
 INLINE void NAME(stretch)(ix rows, ix nv, const fc_stretch *stretch, ix count, const REAL *A, ix a_row, const REAL *B, const ix *at, REAL *C, ix ldc,
-                          int accumulate)
+                          int accumulate, const char *const *early)
 {
-    NAME(stretches)[rows - 1][nv - 1](stretch, count, A, a_row, B, at, C, ldc, accumulate);
+    TILE_OF(stretches, rows, nv)(stretch, count, A, a_row, B, at, C, ldc, accumulate, early);
 }
 
 /* Width of the next tile when `left` vectors remain: full tiles, but never a last one of a single vector after a full one (4 = 2 + 2 at NV = 3), since a

@@ -113,25 +113,44 @@ static void NAME(stage_row)(REAL *dst, const char *row, const fc_axis *axis, ix 
     NAME(stage_part)(dst, row, axis, start, count, low, high, stride, swap);
 }
 
+#if MASKED_LOADS
+/* Short rows, `every` (1, 2 or 4) elements apart, by a few masked loads; masked-off lanes are not touched in memory. A column of vectors after the other, whose
+ * lanes are the same in every row. The last one reaches back into what is already done, so that it ends with the last element. */
+INLINE void NAME(stage_short)(REAL *dst, ix pitch, const char *plane, ix stride_h, const fc_axis *ah, ix index, ix rows, const ix every, ix start, ix count,
+                              ix low, ix high)
+{
+    for (ix at = 0; at < count; at += VL) {
+        NAME(lanes_of) lanes[4];
+        const ix l = FC_MIN(at, FC_MAX(count - VL, 0)), first = start + l * every;
+        UNROLL for (ix e = 0; e < every; e++) lanes[e] = NAME(between)((low - l) * every - e * VL, (high - 1 - l) * every + 1 - e * VL);
+        for (ix j = 0; j < rows; j++) {
+            const ix h = fc_source_index(ah, index + j * ah->step);
+            V v[4] = {{0}};
+            if (plane && h >= 0 && high > low) {
+                const REAL *row = (const REAL *)(plane + h * stride_h) + first;
+                UNROLL for (ix e = 0; e < every; e++) v[e] = NAME(load_lanes)(row + e * VL, lanes[e]);
+                UNROLL for (ix half = every; half > 1; half /= 2) UNROLL for (ix e = 0; e < half / 2; e++) v[e] = NAME(every_other)(v[2 * e], v[2 * e + 1], 0);
+            }
+            if (count >= VL) STORE(dst + j * pitch + l, v[0]);
+            else STOREN(dst + j * pitch, v[0], count);
+        }
+    }
+}
+#endif
+
 /* One piece along the width of rows index, index + step, ... of axis `ah`, `pitch` apart in the strip. plane == NULL: zeros. */
 static void NAME(stage_rows)(REAL *dst, ix pitch, const char *plane, ix stride_h, ix stride, int swap, const fc_axis *ah, ix index, ix rows, const fc_axis *aw,
                              ix start, ix count)
 {
     ix low, high;
     NAME(row_inside)(aw, start, count, &low, &high);
-#if VBYTES == 64 && REAL_BYTES == 4
-    if (count <= 5 * VL && aw->mode == FC_ZEROS && aw->step == 1 && stride == (ix)sizeof(REAL) && !swap
-        && ((uintptr_t)plane | (uintptr_t)stride_h) % sizeof(REAL) == 0) { /* a few masked loads; masked-off lanes are not touched in memory */
-        for (ix j = 0; j < rows; j++, dst += pitch) {
-            const ix h = fc_source_index(ah, index + j * ah->step);
-            const REAL *row = plane && h >= 0 ? (const REAL *)(plane + h * stride_h) + start : NULL;
-            for (ix l = 0; l < count; l += VL) {
-                const V v = row ? NAME(load_between)(row + l, low - l, high - l) : (V){0};
-                if (l + VL <= count) STORE(dst + l, v);
-                else STOREN(dst + l, v, count - l);
-            }
+#if MASKED_LOADS
+    if (count <= 5 * VL && aw->mode == FC_ZEROS && stride == (ix)sizeof(REAL) && !swap && ((uintptr_t)plane | (uintptr_t)stride_h) % sizeof(REAL) == 0) {
+        switch (aw->step) {
+        case 1: NAME(stage_short)(dst, pitch, plane, stride_h, ah, index, rows, 1, start, count, low, high); return;
+        case 2: NAME(stage_short)(dst, pitch, plane, stride_h, ah, index, rows, 2, start, count, low, high); return;
+        case 4: NAME(stage_short)(dst, pitch, plane, stride_h, ah, index, rows, 4, start, count, low, high); return;
         }
-        return;
     }
 #endif
     for (ix j = 0; j < rows; j++, dst += pitch) {

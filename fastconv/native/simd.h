@@ -196,29 +196,42 @@ INLINE void NAME(store_first)(REAL *p, V v, ix n)
 }
 #endif
 
-/* Lanes low <= l < high (bounds may lie beyond the vector on either side), zeros elsewhere; touches no memory outside them. */
+/* Lanes low <= l < high (bounds may lie beyond the vector on either side), zeros elsewhere; touches no memory outside them. Where the processor masks loads, which
+ * lanes can be found out once (`between`) for many loads (`load_lanes`). */
+#undef MASKED_LOADS
 #if VBYTES == 64 && REAL_BYTES == 4
-INLINE V NAME(load_between)(const REAL *p, ix low, ix high)
+#define MASKED_LOADS 1
+typedef __mmask16 NAME(lanes_of);
+INLINE NAME(lanes_of) NAME(between)(ix low, ix high)
 {
     uint32_t below = low <= 0 ? 0 : low >= 16 ? 0xFFFF : (1u << low) - 1, upto = high <= 0 ? 0 : high >= 16 ? 0xFFFF : (1u << high) - 1;
-    return (V)_mm512_maskz_loadu_ps((__mmask16)(upto & ~below), p);
+    return (__mmask16)(upto & ~below);
 }
+INLINE V NAME(load_lanes)(const REAL *p, NAME(lanes_of) lanes) { return (V)_mm512_maskz_loadu_ps(lanes, p); }
 #elif VBYTES == 32 && REAL_BYTES == 4 && defined(__AVX2__)
-INLINE V NAME(load_between)(const REAL *p, ix low, ix high)
+#define MASKED_LOADS 1
+typedef __m256i NAME(lanes_of);
+INLINE NAME(lanes_of) NAME(between)(ix low, ix high)
 {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     __m256i outside = _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)low), lane), _mm256_cmpgt_epi32(lane, _mm256_set1_epi32((int)high - 1)));
-    return (V)_mm256_maskload_ps(p, _mm256_andnot_si256(outside, _mm256_set1_epi32(-1)));
+    return _mm256_andnot_si256(outside, _mm256_set1_epi32(-1));
 }
+INLINE V NAME(load_lanes)(const REAL *p, NAME(lanes_of) lanes) { return (V)_mm256_maskload_ps(p, lanes); }
 #else
+#define MASKED_LOADS 0
+#endif
 INLINE V NAME(load_between)(const REAL *p, ix low, ix high)
 {
+#if MASKED_LOADS
+    return NAME(load_lanes)(p, NAME(between)(low, high));
+#else
     V v = {0};
     for (ix i = 0; i < VL; i++)
         if (i >= low && i < high) v[i] = p[i];
     return v;
-}
 #endif
+}
 
 /* A whole vector past the caches, to an address of its own alignment */
 INLINE void NAME(stream)(REAL *p, V v)
