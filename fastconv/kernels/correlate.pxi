@@ -200,7 +200,7 @@ cdef ix block_lanes(ix kc, ix vl, ix nv, ix itemsize) noexcept nogil:
 
 
 cdef inline ix channels_ahead(const fc_source *s, ix samples, ix channels) noexcept nogil:
-    """Bytes from the rows of a channel that are staged to those that are two channels later: short pieces, which nothing else fetches early. 0: it is near anyway."""
+    """Bytes from the rows of a channel, while they are staged, to those that are staged two channels later, and fetched early. 0: all is near anyway."""
     return 2 * s.c if samples * channels * (s.c if s.c > 0 else -s.c) >= FAR_BYTES else 0
 
 

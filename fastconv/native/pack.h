@@ -172,7 +172,7 @@ static void NAME(stage)(REAL *strip, const fc_source *s, const char *channel, co
                 ix d = fc_source_index(ad, (run->od + i) * ad->step + ad->piece_offset[dp]);
                 for (ix hp = 0; hp < ah->pieces; hp++) {
                     REAL *rows = strip + ((dp * (1 + ad->extra) + i) * ah->pieces + hp) * plane;
-                    for (ix j = 0; s->ahead && j < run->rows; j++) {
+                    for (ix j = 0; s->ahead && s->w == (ix)sizeof(REAL) && j < run->rows; j++) {
                         const char *row = sample + s->ahead + ((run->oh + j) * ah->step + ah->piece_offset[hp]) * s->h;
                         for (ix at = 0; at < run->width * aw->step * s->w; at += 64) __builtin_prefetch(row + at, 0, 2);
                     }
