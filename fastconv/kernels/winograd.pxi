@@ -45,6 +45,8 @@ cdef enum:
     WINO_NEAR_BYTES = 3 * 512 * 1024  # ... the inputs and the products of 96 stay in or near its caches, or ...
     WINO_FILTER_BYTES = 16 * 1024 * 1024  # ... the filters come from memory for every block of them, which is worth sharing then
     WINO_OWN_BYTES = 4 * 1024 * 1024  # its transformed input, at most
+    WINO_ROW_BYTES = 3 * 1024 * 1024  # the same of a block of whole rows of tiles
+    WINO_ROW_WASTE = 8                # and one of so many of its lanes may stay empty
     WINO_ROWS = 32                    # filters that one task takes
     WINO_CHANNELS = 16                # channels that one task of the input transform takes
     WINO_PACK = 32                    # channels of packed weights transformed at a time
@@ -71,7 +73,7 @@ cdef struct Winograd:
     const void *bias
     int activation, stream   # the result is written past the caches
     # derived; virtual rows and channels are (row, phase) and (channel, phase)
-    ix virtual_rows, virtual_channels, panels, block, u_plane, v_plane, m_plane, own_plane, task_size, own_size, own_tiles
+    ix virtual_rows, virtual_channels, panels, block, u_plane, v_plane, m_plane, own_plane, task_size, own_size, own_tiles, row_tiles
     bint private     # every thread transforms the tiles that it multiplies
 
 
@@ -98,6 +100,17 @@ cdef inline ix transform_scratch(const fc_tiles *g, ix tiles, ix vl) noexcept no
     return points_scratch(g) + g.n * ((tiles + vl) * WINO_OUTPUTS + 8)
 
 
+cdef inline ix whole_rows(const Winograd *w, ix vl, ix itemsize) noexcept nogil:
+    """Tiles of a block that a thread takes alone if its outputs are to lie together: whole rows of them, that nearly fill vectors. 0: no number of rows does."""
+    cdef ix row = ceil_div(w.tiles.ow, w.tiles.m), tiles = row, found = 0, lanes
+    while tiles <= WINO_TILES:
+        lanes = ceil_div(tiles, vl) * vl
+        if 2 * tiles >= WINO_OWN_TILES and WINO_ROW_WASTE * (lanes - tiles) <= lanes and w.points * w.virtual_channels * lanes * itemsize <= WINO_ROW_BYTES:
+            found = tiles
+        tiles += row
+    return found
+
+
 cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thread) noexcept nogil:
     """Sizes from the problem of one sample alone."""
     cdef ix vl = vector_lanes(tag), mr = tile_mr(tag), task, row
@@ -111,7 +124,8 @@ cdef void plan_winograd(real *tag, Winograd *w, size_t *shared, size_t *per_thre
     if (w.points * (w.virtual_channels + WINO_ROWS) * WINO_TILES * <ix> sizeof(real) > WINO_NEAR_BYTES
             and w.points * w.u_plane * <ix> sizeof(real) <= WINO_FILTER_BYTES):
         w.own_tiles = WINO_OWN_TILES
-    w.own_plane = unaliased(w.virtual_channels * w.own_tiles)
+    w.row_tiles = whole_rows(w, vl, sizeof(real))
+    w.own_plane = unaliased(w.virtual_channels * larger(w.own_tiles, ceil_div(w.row_tiles, vl) * vl))
     w.private = w.points * w.own_plane * <ix> sizeof(real) <= WINO_OWN_BYTES
     shared[0] = <size_t> (w.points * (w.u_plane + w.v_plane)) * sizeof(real)
     # a task of the input transform holds rows of points and staged rows; one of the output transform the products and two strips
@@ -283,7 +297,7 @@ cdef void winograd_block(real *y, Winograd *w, ix g, const real *U, ix p, ix las
 cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     cdef size_t shared, per_thread
     cdef ix mr = tile_mr(y), vl = vector_lanes(y), tiles = w.tiles.count, g, first, count, task, blocks, block, parts
-    cdef bint once
+    cdef bint once, alone, by_rows
     cdef char *memory
     cdef char *own
     cdef real *U
@@ -291,25 +305,31 @@ cdef int winograd(real *y, Winograd *w, int threads) except -1 nogil:
     if tiles == 0:
         return 0
     plan_winograd(y, w, &shared, &per_thread)
-    # what shares a line with others, and pieces of a row, are better written in the caches
-    w.stream = (w.short_w == 0 and streams(w.samples * w.tiles.yn * sizeof(real)) and w.tiles.sw == 1 and w.tiles.dw * sizeof(real) % FC_LINE == 0 and <size_t> y % FC_LINE == 0)
+    # pieces of a row are better written in the caches
+    w.stream = w.short_w == 0 and streams(w.samples * w.tiles.yn * sizeof(real)) and w.tiles.sw == 1 and w.tiles.dw * sizeof(real) >= FC_LINE
     memory = <char *> take_scratch(shared + threads * per_thread)
     own = memory + shared
     U = <real *> memory
     V = U + w.points * w.u_plane
     once = tiles <= w.block  # every filter meets one block of tiles: its transform need not leave the thread's own cache
-    if w.private and not once:
-        w.block, w.v_plane, w.m_plane = w.own_tiles, w.own_plane, unaliased(WINO_ROWS * w.own_tiles)
+    alone = w.private and not once
+    # rows that lie together are written past the caches in whole lines, but for the first and the last of a block
+    by_rows = alone and w.stream and w.row_tiles > 0 and tiles >= 8 * threads * w.row_tiles
+    if by_rows:
+        w.own_tiles = w.row_tiles
+    if alone:
+        w.block, w.v_plane = ceil_div(w.own_tiles, vl) * vl, w.own_plane
+        w.m_plane = unaliased(WINO_ROWS * w.block)
     blocks = ceil_div(tiles, w.block)
-    if w.private and not once and blocks < 8 * threads:
+    if alone and blocks < 8 * threads:
         blocks = ceil_div(blocks, threads) * threads  # equal shares
-    block = ceil_div(ceil_div(tiles, blocks), vl) * vl
+    block = w.row_tiles if by_rows else ceil_div(ceil_div(tiles, blocks), vl) * vl
     blocks = ceil_div(tiles, block)
     for g in range(w.groups):
         if not once:
             for task in prange(w.panels, num_threads=threads, schedule="static"):
                 winograd_filters(U + task * w.virtual_channels * mr, mr, w.u_plane, w, g, task, <real *> (own + threadid() * per_thread))
-        if w.private and not once:
+        if alone:
             for task in prange(blocks, num_threads=threads, schedule="dynamic"):
                 winograd_block(y, w, g, U, task * block, smaller((task + 1) * block, tiles), <real *> (own + threadid() * per_thread))
             continue

@@ -46,6 +46,7 @@ typedef ptrdiff_t ix;
 #define INLINE static inline __attribute__((always_inline))
 #define WHOLE_LINES __attribute__((aligned(64))) /* of a buffer on the stack that is stored to and soon read again */
 #define UNROLL _Pragma("GCC unroll 64")
+#define ROLLED _Pragma("GCC unroll 1") /* of a loop whose body fills the registers: unrolled it would spill them */
 #define FC_PASTE_(a, b) a##b
 #define FC_PASTE(a, b) FC_PASTE_(a, b)
 #define FC_MIN(a, b) ((a) < (b) ? (a) : (b))

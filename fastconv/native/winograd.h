@@ -189,7 +189,9 @@ INLINE void NAME(wino_columns)(REAL *to, ix pitch, const REAL *const *row, ix lo
         {
             d[i] = (V){0};
             if (!row[i]) continue;
-            __builtin_prefetch((const char *)(row[i] + q) + next); /* each is read once, and the processor does not foresee the leap */
+            /* each is read once, and the processor does not foresee the leap; from memory it takes longer than a channel */
+            __builtin_prefetch((const char *)(row[i] + q) + next);
+            __builtin_prefetch((const char *)(row[i] + q) + 4 * next, 0, 2);
             d[i] = NAME(columns)(row[i] + q, span);
         }
         NAME(wino_input_points)(d, t, n);
@@ -436,64 +438,117 @@ INLINE int NAME(any_nan)(V v)
     return 0;
 }
 
+#ifndef FC_WINO_ROWS
+#define FC_WINO_ROWS
+/* Elements from one row of a block's outputs to the next: those of whole vectors of tiles, and a line that the last row may take over from the one behind it. */
+#define WINO_STRIP(tiles) (((tiles) + VL - 1) / VL * VL * m + FC_LINE / REAL_BYTES)
+#endif
+
+/* A run's first row of outputs, in the strip of tiles that are as long across. */
+INLINE REAL *NAME(wino_row_of)(const fc_place *r, REAL *strip, REAL *strip_of_short, ix ss, const ix m)
+{
+    const ix outputs = r->run.of->mw;
+    return (outputs == m ? strip : strip_of_short) + r->first * ss + r->at * outputs + r->low;
+}
+
+/* A run's rows of outputs -> y, where its columns lie `g->sw` apart. */
+INLINE void NAME(wino_put_rows)(REAL *to, const REAL *from, ix ss, const fc_place *r, const fc_tiles *g)
+{
+    const ix len = r->high - r->low;
+    for (ix i = r->first; i < r->last; i++, from += ss, to += g->yh * g->sh) {
+        ix j = 0;
+        if (g->sw > 1)
+            for (; j < len; j++) to[j * g->sw] = from[j];
+        for (; j + VL <= len; j += VL) {
+            FETCH_TO_WRITE(to + j + g->yc); /* the next channel's row: each is written once */
+            STORE(to + j, LOAD(from + j));
+        }
+        if (j == len) continue;
+        FETCH_TO_WRITE(to + len - 1 + g->yc);
+        STOREN(to + j, LOAD(from + j), len - j);
+    }
+}
+
+/* The same past the caches, all runs of a block, whose tiles are whole across. A line that is written in pieces is read from memory first, which takes as long as writing
+ * several: rows that lie together are written as one stretch. A row takes over the beginning of the one behind it, that its last line be whole; which is why the last row
+ * comes first: what lies behind a row in the strip, and is overwritten, has been written to y by then. */
+INLINE void NAME(wino_stream_rows)(REAL *y, REAL *strip, ix ss, const fc_place *places, ix count, const fc_tiles *g, const ix m)
+{
+    const ix line = FC_LINE / REAL_BYTES, pitch = g->yh * g->sh;
+    const REAL *next = NULL, *next_from = NULL; /* the row written before this one, in y and in the strip; NULL if it is too short to share lines */
+    for (const fc_place *r = places + count - 1; r >= places; r--) {
+        const ix len = r->high - r->low;
+        const REAL *last = NULL; /* where the last row of the run above ends, if that is long enough */
+        if (r > places && r[-1].high - r[-1].low >= line) last = y + r[-1].to + (r[-1].last - 1 - r[-1].first) * pitch + r[-1].high - r[-1].low;
+        for (ix i = r->last - 1; i >= r->first; i--) {
+            REAL *to = y + r->to + (i - r->first) * pitch, *from = strip + i * ss + r->at * m + r->low;
+            const int shares = len >= line, above = shares && (i > r->first ? to - pitch + len : last) == to, behind = shares && next == to + len;
+            const ix head = FC_MIN((ix)((FC_LINE - (uintptr_t)to % FC_LINE) % FC_LINE / REAL_BYTES), len), end = behind ? len : len - line + 1;
+            if (behind) UNROLL for (ix j = 0; j < line; j += VL) STORE(from + len + j, LOAD(next_from + j));
+            ix j;
+            /* of the next channel: each stretch's lines that others share, and the page */
+            if (!above) FETCH_TO_WRITE(to + g->yc);
+            if (!behind) FETCH_TO_WRITE(to + len - 1 + g->yc);
+            if (!above) for (j = 0; j < head; j += VL) STOREN(to + j, LOAD(from + j), FC_MIN(VL, head - j));
+            for (j = head; j < end; j += line) UNROLL for (ix k = 0; k < line; k += VL) STREAM(to + j + k, LOAD(from + j + k));
+            for (; j < len; j += VL) STOREN(to + j, LOAD(from + j), FC_MIN(VL, len - j));
+            next = shares ? to : NULL;
+            next_from = from;
+        }
+    }
+}
+
 /* `tiles` from the p-th on of output channels: M[channel][point][vector] -> y, plus bias, activated. Channels are `ld` apart in M, `step` bytes in the filter. `places` are those
  * of the tiles' runs; with `stream` they are written past the caches. strip: rows of outputs of whole tiles, and behind them of tiles that are short across.
  *
  * A non-finite input, or one whose transform overflows, makes every output of its tile non-finite, also those whose own sum does not contain it. Such outputs are
- * recognised here (0 * y is NaN) and computed again by their definition, so that non-finite values stay where they belong. */
+ * recognised here (their sum is not finite either) and computed again by their definition, so that non-finite values stay where they belong. */
 INLINE void NAME(wino_output_body)(REAL *y, ix channels, const REAL *restrict Mm, ix ld, ix plane, REAL *restrict strip, const REAL *bias, int activation,
                                    const fc_source *s, const char *source, fc_filter f, ix step, const fc_tiles *g, const fc_place *places, ix count, ix p,
                                    ix tiles, int stream, const ix n, const ix m)
 {
-    const ix ss = (tiles + VL - 1) / VL * VL * m, first_whole = g->classes[1].first - p, last_whole = FC_MIN(g->classes[2].end - p, tiles);
+    const ix ss = WINO_STRIP(tiles), down = n * plane, first_whole = g->classes[1].first - p, last_whole = FC_MIN(g->classes[2].end - p, tiles);
     REAL *const strip_of_short = strip + m * ss;
     for (ix c = 0; c < channels; c++, y += g->yc, Mm += ld, f.data += step) {
         const REAL added = bias ? bias[c] : 0;
         V check = {0};
         for (ix q = 0; q < tiles; q += VL) {
-            V points[WINO_MAX], t[WINO_OUTPUTS][WINO_MAX], o[WINO_OUTPUTS];
-            UNROLL for (ix j = 0; j < n; j++)
-            {
-                V col[WINO_OUTPUTS];
-                UNROLL for (ix i = 0; i < n; i++) points[i] = *(const V *)(Mm + (i * n + j) * plane + q);
-                NAME(wino_outputs)(points, col, m, n);
-                UNROLL for (ix i = 0; i < m; i++) t[i][j] = col[i];
+            V half[WINO_OUTPUTS * WINO_MAX]; /* transformed along columns: [output][point] */
+            const REAL *column = Mm + q;
+            ROLLED for (ix j = 0; j < n; j++, column += plane) {
+                V points[WINO_MAX], o[WINO_OUTPUTS];
+                const REAL *point = column;
+                UNROLL for (ix i = 0; i < n; i++, point += down) points[i] = *(const V *)point;
+                NAME(wino_outputs)(points, o, m, n);
+                UNROLL for (ix i = 0; i < m; i++) half[i * n + j] = o[i];
             }
-            UNROLL for (ix i = 0; i < m; i++)
-            {
-                NAME(wino_outputs)(t[i], o, m, n);
-                UNROLL for (ix j = 0; j < m; j++)
-                {
-                    o[j] += added;
-                    check += o[j] * 0;
+            const int any_whole = q < last_whole && q + VL > first_whole, any_short = q < first_whole || FC_MIN(q + VL, tiles) > last_whole;
+            ROLLED for (ix i = 0; i < m; i++) {
+                V o[WINO_OUTPUTS];
+                NAME(wino_outputs)(half + i * n, o, m, n);
+                UNROLL for (ix j = 0; j < m; j++) o[j] += added;
+                V sum = o[0];
+                UNROLL for (ix j = 1; j < m; j++) sum += o[j];
+                check += sum;
+                if (any_whole) NAME(join_tiles)(strip + i * ss + q * m, o, m);
+                if (any_short) NAME(join_tiles)(strip_of_short + i * ss + q * (m - 1), o, m - 1);
+            }
+        }
+        const int suspicious = NAME(any_nan)(check - check);
+        if (suspicious || activation)
+            for (const fc_place *r = places; r < places + count; r++) {
+                const ix len = r->high - r->low;
+                REAL *row = NAME(wino_row_of)(r, strip, strip_of_short, ss, m);
+                for (ix i = r->first; i < r->last; i++, row += ss) {
+                    if (suspicious)
+                        for (ix j = 0; j < len; j++)
+                            if (!(row[j] - row[j] == 0)) row[j] = NAME(direct_output)(s, source, &f, g, &r->run, r->run.row + i, r->run.column + r->low + j) + added;
+                    if (activation) NAME(activate)(row, len, activation);
                 }
-                if (q < last_whole && q + VL > first_whole) NAME(join_tiles)(strip + i * ss + q * m, o, m);
-                if (q < first_whole || FC_MIN(q + VL, tiles) > last_whole) NAME(join_tiles)(strip_of_short + i * ss + q * (m - 1), o, m - 1);
             }
-        }
-        const int suspicious = NAME(any_nan)(check);
-        for (const fc_place *r = places; r < places + count; r++) {
-            const ix len = r->high - r->low, outputs = r->run.of->mw;
-            REAL *from = (outputs == m ? strip : strip_of_short) + r->first * ss + r->at * outputs + r->low, *to = y + r->to;
-            for (ix i = r->first; i < r->last; i++, from += ss, to += g->yh * g->sh) {
-                if (suspicious)
-                    for (ix j = 0; j < len; j++)
-                        if (!(from[j] - from[j] == 0)) from[j] = NAME(direct_output)(s, source, &f, g, &r->run, r->run.row + i, r->run.column + r->low + j) + added;
-                if (activation) NAME(activate)(from, len, activation);
-                if (stream) NAME(stream_out)(to, from, len);
-                else if (g->sw == 1) {
-                    ix j = 0;
-                    for (; j + VL <= len; j += VL) {
-                        FETCH_TO_WRITE(to + j + g->yc); /* the next channel's row: each is written once */
-                        STORE(to + j, LOAD(from + j));
-                    }
-                    if (j == len) continue;
-                    FETCH_TO_WRITE(to + len - 1 + g->yc);
-                    STOREN(to + j, LOAD(from + j), len - j);
-                } else
-                    for (ix j = 0; j < len; j++) to[j * g->sw] = from[j];
-            }
-        }
+        if (stream) NAME(wino_stream_rows)(y, strip, ss, places, count, g, m);
+        else
+            for (const fc_place *r = places; r < places + count; r++) NAME(wino_put_rows)(y + r->to, NAME(wino_row_of)(r, strip, strip_of_short, ss, m), ss, r, g);
     }
     if (stream) fc_stream_end();
 }
