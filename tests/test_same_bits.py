@@ -1,5 +1,7 @@
 """Same bits whatever threads, run, layout and batch: for every algorithm, dtype and ISA level."""
 
+import math
+
 import numpy as np
 import pytest
 from promises import CONVOLUTIONS, DTYPES, LEVELS, MANY_WEIGHTS, SMALL, every_way, ids, same_results
@@ -194,6 +196,44 @@ def test_large_results_have_the_bits_of_small_ones(level, size, stride, activati
         for n in (0, 3, 5):
             testing.same_bits(fc.conv2d(x[n], w, activation=activation, algorithm="implicit_gemm"), y[n])
             testing.same_bits(fc.conv2d_backward(dy[n], wide[n], w.swapaxes(0, 1), **few)[0], dx[n])
+
+
+# Tiles of which none is short: blocks of whole rows of them and of pieces of rows, and rows not much longer than a
+# line of memory.
+LARGE_MAPS = (
+    ("winograd8", 4, (110, 110)),
+    ("winograd8", 3, (18, 606)),
+    ("winograd8", 3, (90, 18)),
+    ("winograd", 3, (36, 20)),
+)
+
+
+@pytest.mark.parametrize("algorithm, taps, size", LARGE_MAPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", LEVELS)
+def test_large_results_of_tiles_have_the_bits_of_small_ones(level, dtype, algorithm, taps, size):
+    """Also where a tile is computed again because it is not finite."""
+    rng = np.random.default_rng(0)
+    samples, channels = 4, 2
+    many = 1 + (16 << 20) // (samples * dtype.itemsize * math.prod(size))  # planes of results
+
+    def drawn(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    x, w = drawn(samples, channels, *(n + taps - 1 for n in size)), drawn(many, channels, taps, taps)
+    dy, back = drawn(samples, channels, *(n - taps + 1 for n in size)), drawn(channels, many, taps, taps)
+    bias = drawn(many)
+    x[2, 1, 9, 7] = dy[1, 0, 4, 3] = np.nan
+    wide = np.empty((samples, many, *size), dtype)  # the input whose gradient is asked for; its values do not matter
+    how = {"algorithm": algorithm}
+    with isa.use(level), fc.num_threads(2):
+        y = fc.conv2d(x, w, bias, activation="relu", **how)
+        dx = fc.conv2d_backward(dy, wide, back, output_mask=(True, False, False), **how)[0]
+        assert np.isnan(y).any() and np.isnan(dx).any()
+        for n in range(samples):
+            testing.same_bits(fc.conv2d(x[n], w, bias, activation="relu", **how), y[n])
+            given = fc.conv2d_backward(dy[n], wide[n], back, output_mask=(True, False, False), **how)[0]
+            testing.same_bits(given, dx[n])
 
 
 SIMILAR = [case for case in testing.cases() if isinstance(case, (Convolution, Transposed))]
