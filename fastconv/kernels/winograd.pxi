@@ -46,7 +46,7 @@ cdef enum:
     WINO_FILTER_BYTES = 16 * 1024 * 1024  # ... the filters come from memory for every block of them, which is worth sharing then
     WINO_OWN_BYTES = 4 * 1024 * 1024  # its transformed input, at most
     WINO_ROW_BYTES = 3 * 1024 * 1024  # the same of a block of whole rows of tiles
-    WINO_ROW_WASTE = 8                # and one of so many of its lanes may stay empty
+    WINO_ROW_SAVES = 10               # multiplications in the time that it saves for an output
     WINO_ROWS = 32                    # filters that one task takes
     WINO_CHANNELS = 16                # channels that one task of the input transform takes
     WINO_PACK = 32                    # channels of packed weights transformed at a time
@@ -101,12 +101,15 @@ cdef inline ix transform_scratch(const fc_tiles *g, ix tiles, ix vl) noexcept no
 
 
 cdef inline ix whole_rows(const Winograd *w, ix vl, ix itemsize) noexcept nogil:
-    """Tiles of a block that a thread takes alone if its outputs are to lie together: whole rows of them, that nearly fill vectors. 0: no number of rows does."""
-    cdef ix row = ceil_div(w.tiles.ow, w.tiles.m), tiles = row, found = 0, lanes
+    """Tiles of a block that a thread takes alone if its outputs are to lie together: whole rows of them. 0: where vectors that they do not fill would cost more than that saves."""
+    cdef ix row = ceil_div(w.tiles.ow, w.tiles.m), tiles = row, found = 0, lanes, empty, least = 0
     while tiles <= WINO_TILES:
         lanes = ceil_div(tiles, vl) * vl
-        if 2 * tiles >= WINO_OWN_TILES and WINO_ROW_WASTE * (lanes - tiles) <= lanes and w.points * w.virtual_channels * lanes * itemsize <= WINO_ROW_BYTES:
-            found = tiles
+        empty = lanes - tiles
+        if (2 * tiles >= WINO_OWN_TILES and w.points * w.virtual_channels * lanes * itemsize <= WINO_ROW_BYTES
+                and empty * w.points * w.virtual_channels <= tiles * w.tiles.m * w.tiles.m * WINO_ROW_SAVES
+                and (found == 0 or empty * found <= least * tiles)):
+            found, least = tiles, empty
         tiles += row
     return found
 
