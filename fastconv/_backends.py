@@ -83,7 +83,12 @@ class _Traced:
     """
 
     SILENT = {
-        "fastconv._cpu": ("conv_forward", "conv_backward_input", "conv_backward_weight", "conv_backward_weight_bias"),
+        "fastconv._cpu": (
+            "conv_forward",
+            "conv_backward_input",
+            "conv_backward_weight",
+            "conv_backward_weight_bias",
+        ),
     }
 
     # What stands for the instruction set and the threads. On a device the time is that of queueing the work.
@@ -117,7 +122,8 @@ class _Traced:
         """(problem, direction, algorithm, flops) of one backend call, from its arguments."""
         problem = next((a for a in args if hasattr(a, "x_shape")), None)
         if isinstance(problem, ConvProblem) and name.startswith("conv_"):
-            direction = f"conv{problem.ndim}d{name.removeprefix('conv').removesuffix('_forward').removesuffix('_bias')}"
+            what = name.removeprefix("conv").removesuffix("_forward").removesuffix("_bias")
+            direction = f"conv{problem.ndim}d{what}"
             wanted = args[[a is problem for a in args].index(True) + 1]  # the argument after the problem
             algorithm = self._backend.plan(direction, problem, wanted).algorithm
             return problem.name, name.removeprefix("conv_"), algorithm, problem.flops

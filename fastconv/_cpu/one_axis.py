@@ -72,7 +72,7 @@ def points(taps):
 
 def counts(p, direction, axis, samples):
     """{kind of step: how many}; what a stride cuts into phases is summed over them."""
-    lanes, other = VECTOR // p.dtype.itemsize, 3 - axis
+    lanes = VECTOR // p.dtype.itemsize
     taps = max(2, phase_taps(p)[axis])
     n = points(taps)
     m = n + 1 - taps

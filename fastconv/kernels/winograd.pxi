@@ -1,7 +1,7 @@
 # Winograd drivers around native/winograd.h: forward, and gradient of the input (a correlation with the filter turned round). That of the weights: winograd_outer.pxi.
 #
-# The map is cut into tiles, numbered flat over the batch. A block of tiles is transformed for all channels, taken through n * n small matrix products (n = 6 or 8 points an axis) and transformed back,
-# by one thread from beginning to end; if the channels are too many for its caches, or the tiles too few for all threads, by all threads together.
+# The map is cut into tiles, numbered flat over the batch. A block of tiles is transformed for all channels, taken through n * n small matrix products (n = 6 or 8 points
+# an axis) and transformed back, by one thread from beginning to end; if the channels are too many for its caches, or the tiles too few for all threads, by all threads together.
 # Sums run over all channels in order, so nothing depends on blocking.
 
 cdef extern from "native/kernels.h" nogil:

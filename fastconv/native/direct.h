@@ -372,7 +372,12 @@ INLINE void NAME(stroke_body)(const ix columns, const ix nv, ix lines, ix width,
 
 typedef void (*NAME(stroke_function))(ix lines, ix width, const REAL *dy, ix group, const REAL *strip, ix pitch, const ix *reach, REAL *sums, ix ld);
 
-#define STROKE(m, n)                                                                                                                                    static __attribute__((noinline)) void NAME(stroke_##m##x##n)(ix lines, ix width, const REAL *dy, ix group, const REAL *strip, ix pitch,                                                                          const ix *reach, REAL *sums, ix ld)                                                    {                                                                                                                                                       NAME(stroke_body)(FC_MIN(m, STROKE_COLUMNS(n)), n, lines, width, dy, group, strip, pitch, reach, sums, ld);                                     }
+#define STROKE(m, n)                                                                                                                                  \
+    static __attribute__((noinline)) void NAME(stroke_##m##x##n)(ix lines, ix width, const REAL *dy, ix group, const REAL *strip, ix pitch,           \
+                                                                 const ix *reach, REAL *sums, ix ld)                                                  \
+    {                                                                                                                                                 \
+        NAME(stroke_body)(FC_MIN(m, STROKE_COLUMNS(n)), n, lines, width, dy, group, strip, pitch, reach, sums, ld);                                   \
+    }
 #define STROKE_PAIR(m) STROKE(m, 1) STROKE(m, 2)
 #define STROKE_NAMES(m) {NAME(stroke_##m##x1), NAME(stroke_##m##x2)}
 STROKE_PAIR(1) STROKE_PAIR(2) STROKE_PAIR(3) STROKE_PAIR(4) STROKE_PAIR(5) STROKE_PAIR(6)

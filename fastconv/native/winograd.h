@@ -106,7 +106,8 @@ static ix fc_find_tile_rows(fc_tile_rows *r, ix *count, ix *begins, const fc_sou
     ix width = 0, tiles = 0;
     for (*count = 0; p < last; r++, ++*count) {
         const fc_tile_run run = fc_tile_row(g, p, last);
-        const int below = run.of == above.of && run.n == above.n && run.h == above.h && run.w == above.w && run.ty == above.ty + 1 && run.tx == above.tx && run.len <= above.len;
+        const int below = run.of == above.of && run.n == above.n && run.h == above.h && run.w == above.w && run.ty == above.ty + 1 && run.tx == above.tx &&
+                          run.len <= above.len;
         r->kept = below ? g->n - run.of->mh : 0;
         r->place = width;
         r->start = run.column * g->w.step + w0 + run.w;
@@ -199,8 +200,8 @@ INLINE void NAME(wino_columns)(REAL *to, ix pitch, const REAL *const *row, ix lo
     }
 }
 
-/* Tiles [first, last) of channels -> n * n numbers a tile: first along columns, where lanes are columns of the source, into T (n rows of all that the tiles read); then along
- * rows, where lanes are tiles, wherever they lie, into out + (channel)*step + (point)*plane + (vector)*group. h0, w0: the phase's first source indices. Rows that lie
+/* Tiles [first, last) of channels -> n * n numbers a tile: first along columns, where lanes are columns of the source, into T (n rows of all that the tiles read); then
+ * along rows, where lanes are tiles, wherever they lie, into out + (channel)*step + (point)*plane + (vector)*group. h0, w0: the phase's first source indices. Rows that lie
  * together are read in place, others are staged in `rows`. */
 INLINE void NAME(wino_input_body)(REAL *restrict out, ix step, ix plane, ix group, REAL *restrict T, REAL *restrict rows, const fc_source *s, const char *channel,
                                   ix channels, const fc_tiles *g, ix h0, ix w0, const ix first, const ix last, const ix n)
@@ -398,7 +399,8 @@ typedef struct {
 #endif
 
 /* One output by its definition; zeros of the padding take no part. */
-static __attribute__((noinline)) REAL NAME(direct_output)(const fc_source *s, const char *source, const fc_filter *f, const fc_tiles *g, const fc_tile_run *run, ix oh, ix ow)
+static __attribute__((noinline)) REAL NAME(direct_output)(const fc_source *s, const char *source, const fc_filter *f, const fc_tiles *g, const fc_tile_run *run, ix oh,
+                                                          ix ow)
 {
     REAL total = 0, x, w;
     for (ix c = 0; c < f->channels; c++) {
@@ -498,8 +500,8 @@ INLINE void NAME(wino_stream_rows)(REAL *y, REAL *strip, ix ss, const fc_place *
     }
 }
 
-/* `tiles` from the p-th on of output channels: M[channel][point][vector] -> y, plus bias, activated. Channels are `ld` apart in M, `step` bytes in the filter. `places` are those
- * of the tiles' runs; with `stream` they are written past the caches. strip: rows of outputs of whole tiles, and behind them of tiles that are short across.
+/* `tiles` from the p-th on of output channels: M[channel][point][vector] -> y, plus bias, activated. Channels are `ld` apart in M, `step` bytes in the filter. `places` are
+ * those of the tiles' runs; with `stream` they are written past the caches. strip: rows of outputs of whole tiles, and behind them of tiles that are short across.
  *
  * A non-finite input, or one whose transform overflows, makes every output of its tile non-finite, also those whose own sum does not contain it. Such outputs are
  * recognised here (their sum is not finite either) and computed again by their definition, so that non-finite values stay where they belong. */
