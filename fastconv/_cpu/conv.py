@@ -266,6 +266,13 @@ def _depthwise_accepts_input(problem):
     return _depthwise_accepts(problem) or (None if problem.padding_mode == "zeros" else "needs padding_mode='zeros'")
 
 
+def _depthwise_accepts_weight(problem):
+    # vectors of outputs hang over: what they meet there must be read by the same filter, or a NaN would spread
+    if 1 < problem.dilation[2] > problem.out[2]:
+        return "needs as many outputs along the width as the dilation for the gradient of the weights"
+    return _depthwise_accepts(problem)
+
+
 _depthwise_forward = _forward("depthwise_forward")
 _depthwise_backward_input = _backward_input("depthwise_backward_input")
 _depthwise_backward_weight = _backward_weight("depthwise_backward_weight")
@@ -460,7 +467,7 @@ _table(
 _table(
     "conv_backward_weight",
     (_winograd_accepts, _winograd(_backward_weight, "backward_weight")),
-    (_depthwise_accepts, _depthwise_backward_weight),
+    (_depthwise_accepts_weight, _depthwise_backward_weight),
     (_direct_accepts, _direct_backward_weight),
     _implicit_backward_weight,
     _im2col_backward_weight,
