@@ -106,12 +106,16 @@ def test_what_no_window_reads_takes_no_part_in_dweight(algorithm, level):
 
 @pytest.mark.parametrize("algorithm", fc.algorithms("conv2d_backward_weight"))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_columns_between_far_taps_take_no_part_in_weights(algorithm, dtype):
+@pytest.mark.parametrize(
+    "width, taps, stride, unread", [(13, 5, 1, [1, 2, 4, 5, 7, 8, 10, 11]), (9, 2, 2, [1, 6, 8])]
+)
+def test_columns_between_far_taps_take_no_part_in_weights(algorithm, dtype, width, taps, stride, unread):
     rng = np.random.default_rng(0)
-    x, weight = rng.standard_normal((1, 2, 5, 13)).astype(dtype), np.ones((4, 1, 2, 5), dtype)
-    how = {"dilation": 3, "groups": 2, "output_mask": (False, True, False), "algorithm": algorithm}
-    x[..., [1, 2, 4, 5, 7, 8, 10, 11]] = np.nan  # the one column of outputs reads none of these
-    dy = rng.standard_normal((1, 4, 2, 1)).astype(dtype)
+    x, weight = rng.standard_normal((1, 2, 5, width)).astype(dtype), np.ones((4, 1, 2, taps), dtype)
+    how = {"stride": (1, stride), "dilation": 3, "groups": 2, "algorithm": algorithm}
+    how["output_mask"] = False, True, False
+    x[..., unread] = np.nan
+    dy = rng.standard_normal((1, 4, 2, (width - 3 * (taps - 1) - 1) // stride + 1)).astype(dtype)
     for level in isa.levels():
         with isa.use(level):
             try:

@@ -268,8 +268,11 @@ def _depthwise_accepts_input(problem):
 
 def _depthwise_accepts_weight(problem):
     # vectors of outputs hang over: what they meet there must be read by the same filter, or a NaN would spread
-    if 1 < problem.dilation[2] > problem.out[2]:
+    step, dilation = problem.stride[2], problem.dilation[2]
+    if 1 < dilation > problem.out[2]:
         return "needs as many outputs along the width as the dilation for the gradient of the weights"
+    if dilation > 1 and dilation % step:
+        return "needs a dilation of 1, or a multiple of the stride, for the gradient of the weights"
     return _depthwise_accepts(problem)
 
 
